@@ -1,0 +1,150 @@
+"""ADDR: `IP:PORT`, `[IP6]:PORT`, `localhost:PORT`, `unix:/path`, and for an app a bare port.
+
+Knows the spelling and which addresses are this machine's own; must not open anything.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from ambassador.core.model import Address
+
+_MAX_UNIX_PATH = 107  # sun_path has 108 bytes, the last one is NUL (unix(7))
+_MAX_PORT = 65535
+_PORT = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?", re.ASCII)
+_EXPECTED = "expected IP:PORT, [IP6]:PORT, localhost:PORT or unix:/path"
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AddressProblem(ValueError):
+    """What is wrong with an address: `expected` never quotes it, `cure` may."""
+
+    def __init__(self, expected: str, cure: str = "") -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.cure = cure
+
+
+def parse_listen(text: str) -> Address:
+    """Give the address to bind.
+
+    Errors: AddressProblem.
+    """
+    if _PORT.fullmatch(text):
+        raise AddressProblem(_EXPECTED, f"write 127.0.0.1:{text} or 0.0.0.0:{text}")
+    return _parse(text)
+
+
+def parse_dial(text: str) -> Address:
+    """Give the address to connect to.
+
+    Errors: AddressProblem, also for addresses that nothing can be sent to.
+    """
+    address = _parse(text)
+    if address.path:
+        return address
+    if not address.port:
+        raise AddressProblem("expected a port from 1 to 65535")
+    ip = ip_of(address)
+    if ip is not None and ip.is_unspecified:
+        raise AddressProblem("expected an address to connect to", f"write 127.0.0.1:{address.port}")
+    if ip is not None and ip.is_multicast:
+        raise AddressProblem("expected the address of one host")
+    return address
+
+
+def parse_app(text: str) -> Address:
+    """Give the app's address; a bare port means both loopback families.
+
+    Errors: AddressProblem.
+    """
+    return parse_dial(f"localhost:{text}" if _PORT.fullmatch(text) else text)
+
+
+def ip_of(address: Address) -> IpAddress | None:
+    """Give the IP address, unwrapped when it is an IPv4-mapped one; None for `localhost` and Unix paths."""
+    if address.path or address.host == "localhost":
+        return None
+    ip = ipaddress.ip_address(address.host)
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return mapped or ip
+
+
+def is_local(address: Address) -> bool:
+    """Say whether only this machine can reach it: loopback or a Unix socket."""
+    ip = ip_of(address)
+    return ip is None or ip.is_loopback
+
+
+def overlap(one: Address, other: Address) -> bool:
+    """Say whether both cannot be bound at once; `[::]` takes IPv4 too, port 0 never collides."""
+    if one.path or other.path:
+        return one.path == other.path
+    if one.port != other.port or not one.port:
+        return False
+    ips, others = _bound(one), _bound(other)
+    if ips & others:
+        return True
+    wildcards = {"::", "0.0.0.0"} & (ips | others)  # noqa: S104  # compared, not bound
+    return "::" in wildcards or bool(wildcards and _has_ipv4(ips) and _has_ipv4(others))
+
+
+def _bound(address: Address) -> set[str]:
+    return {"127.0.0.1", "::1"} if address.host == "localhost" else {str(ip_of(address))}
+
+
+def _has_ipv4(ips: set[str]) -> bool:
+    return any("." in ip for ip in ips)
+
+
+def _parse(text: str) -> Address:
+    if text.startswith("unix:"):
+        return _unix(text.removeprefix("unix:"))
+    if "://" in text:
+        raise AddressProblem(_EXPECTED, "leave the scheme and the path out")
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        raise AddressProblem(_EXPECTED, "the port is missing")
+    if not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
+        raise AddressProblem(_EXPECTED, "a port is a number from 1 to 65535")
+    if not host:
+        raise AddressProblem(_EXPECTED, f"write 0.0.0.0:{port}, or [::]:{port} for IPv6 too")
+    return Address(_host(host, port), int(port))
+
+
+def _host(host: str, port: str) -> str:
+    if host.lower() == "localhost":
+        return "localhost"
+    bracketed = host.startswith("[") and host.endswith("]")
+    bare = host[1:-1] if bracketed else host
+    try:
+        ip = ipaddress.ip_address(bare)
+    except ValueError:
+        raise _not_an_ip(host) from None
+    if (ip.version == 6) != bracketed:  # noqa: PLR2004  # IPv6
+        raise AddressProblem(
+            _EXPECTED, f"write [{bare}]:{port}" if not bracketed else f"write {bare}:{port}"
+        )
+    if isinstance(ip, ipaddress.IPv6Address) and ip.scope_id:
+        raise AddressProblem("expected an address without a zone (%)")
+    return str(ip)
+
+
+def _not_an_ip(host: str) -> AddressProblem:
+    digits = host.replace(".", "")
+    if _NAME.fullmatch(host) and not digits.isdigit():
+        return AddressProblem("names are not built yet, expected an IP address or localhost")
+    return AddressProblem(_EXPECTED)
+
+
+def _unix(path: str) -> Address:
+    if not path.startswith("/"):
+        raise AddressProblem("expected an absolute path after unix:")
+    if len(path.encode()) > _MAX_UNIX_PATH:
+        raise AddressProblem(f"expected a socket path of at most {_MAX_UNIX_PATH} bytes")
+    if not path.isprintable() or path.endswith("/"):
+        raise AddressProblem("expected the path of a socket after unix:")
+    return Address(path=path)

@@ -1,0 +1,104 @@
+"""How pydantic is told to check and describe: annotations that hold one plain function each.
+
+So pydantic never converts anything by rules of its own, and its messages, which quote inputs, are never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic_core import core_schema
+
+Check = Callable[[Any], Any]
+JsonSchema = dict[str, Any]
+
+
+class Leaf:
+    """An annotation: check with this function, describe with this JSON Schema."""
+
+    __slots__ = ("check", "schema")
+
+    def __init__(self, check: Check, schema: JsonSchema) -> None:
+        self.check = check
+        self.schema = schema
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_plain_validator_function(self.check)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
+        return dict(self.schema)
+
+
+class OneOrMany:
+    """An annotation of a list: a single mapping or scalar stands for a list of one."""
+
+    __slots__ = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_before_validator_function(
+            lambda value: value if isinstance(value, list) else [value], handler(source)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
+        listed = handler(schema)
+        return {"anyOf": [listed["items"], listed]}
+
+
+class Named:
+    """An annotation of a mapping: a scalar stands for the mapping with only this key."""
+
+    __slots__ = ("key", "schema")
+
+    def __init__(self, key: str, schema: JsonSchema) -> None:
+        self.key = key
+        self.schema = schema
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_before_validator_function(
+            lambda value: value if isinstance(value, (dict, list)) else {self.key: value},
+            handler(source),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
+        return {"anyOf": [self.schema, handler(schema)]}
+
+
+class Filled:
+    """An annotation of a list or mapping: with nothing in it, it is an error."""
+
+    __slots__ = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        def check(value: Any) -> Any:
+            if isinstance(value, (list, dict)) and not value:
+                raise ValueError("empty; name at least one, or leave the key out")
+            return value
+
+        return core_schema.no_info_before_validator_function(check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
+        inner: JsonSchema = handler(schema)
+        for branch in inner.get("anyOf", [inner]):
+            if branch.get("type") in {"array", "object"}:
+                branch["minItems" if branch["type"] == "array" else "minProperties"] = 1
+        return inner
+
+
+class Or:
+    """An annotation: this word instead of what is annotated."""
+
+    __slots__ = ("meaning", "word")
+
+    def __init__(self, word: str, meaning: Any = None) -> None:
+        self.word = word
+        self.meaning = meaning
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        def choose(value: Any, inner: Any) -> Any:
+            return self.meaning if isinstance(value, str) and value == self.word else inner(value)
+
+        return core_schema.no_info_wrap_validator_function(choose, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
+        return {"anyOf": [{"const": self.word}, handler(schema)]}

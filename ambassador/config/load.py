@@ -1,0 +1,187 @@
+"""From a path to a `Config`, or every error of the file at once.
+
+Knows the order: read, parse, schema, rules, build. The schema and the rules both judge the parsed file, so that
+one mistake does not hide another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ambassador.config import document as documents
+from ambassador.config import problems, references, rules, schema
+from ambassador.config.build import build
+from ambassador.config.document import BROKEN, Document
+from ambassador.config.words import nearest
+from ambassador.core.errors import ConfigError, ConfigErrors, CredentialError
+
+if TYPE_CHECKING:
+    from ambassador.config.model import Config
+
+PLACES = ("ambassador.yaml", "/etc/ambassador/ambassador.yaml")
+
+_VARIABLES = ("AMBASSADOR_CONFIG", "AMBASSADOR_SOCKET", "AMBASSADOR_LOG_LEVEL", "AMBASSADOR_LOOP")
+_SMALLEST = "a file begins with version: 1, then identity, inbound or outbound, and services"
+_EMPTY_SECTIONS = {
+    "inbound": 'inbound: {listen: "0.0.0.0:8443", app: 8080, allow: [{spiffe: "spiffe://example.org/web"}]}',
+    "outbound": 'outbound: {listen: "127.0.0.1:9000"}',
+    "services": 'services: {payments: {endpoints: ["10.0.0.7:8443"], peer: {spiffe: "spiffe://example.org/payments"}}}',
+    "identity": "identity: {directory: PATH}",
+    "allow": 'allow: [{spiffe: "spiffe://example.org/web"}]',
+}
+
+
+def find_config(option: str | None, environ: Mapping[str, str]) -> Path:
+    """Give the file to load: the option, `AMBASSADOR_CONFIG`, or the first of the usual places that is there.
+
+    Errors: ConfigErrors that names the places where there is none.
+    """
+    chosen = option or environ.get("AMBASSADOR_CONFIG")
+    if chosen:
+        return Path(chosen)
+    for place in PLACES:
+        if Path(place).exists():
+            return Path(place)
+    looked = ", ".join(("$AMBASSADOR_CONFIG", f"./{PLACES[0]}", *PLACES[1:]))
+    raise ConfigErrors(
+        (ConfigError("", f"no configuration found; looked at {looked}; write --config FILE"),)
+    )
+
+
+def load(path: Path, environ: Mapping[str, str], *, check_files: bool = False) -> Config:
+    """Give the meaning of a file; with `check_files` also of the certificates and keys that it names.
+
+    Errors: ConfigErrors with everything that is wrong, by line.
+    """
+    document = _parse(path, environ)
+    file, found = _judge(document)
+    if file is None or found.errors:
+        raise ConfigErrors(_by_line(found.errors))
+    warnings = tuple(str(one) for one in _by_line(found.warnings)) + tuple(
+        _strange_variables(environ)
+    )
+    config = build(file, source=path, warnings=warnings)
+    if check_files:
+        _check_files(config, document)
+    return config
+
+
+def effective(path: Path, environ: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Give key path, value as a file would spell it (masked) and origin of every setting in force.
+
+    Errors: ConfigErrors, as `load`.
+    """
+    from ambassador.config.effective import settings  # noqa: PLC0415  # only for `validate --show`
+
+    document = _parse(path, environ)
+    file, found = _judge(document)
+    if file is None or found.errors:
+        raise ConfigErrors(_by_line(found.errors))
+    return settings(document)
+
+
+def _parse(path: Path, environ: Mapping[str, str]) -> Document:
+    file = str(path)
+    try:
+        with path.open("rb") as opened:
+            content = opened.read(documents.MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigErrors((ConfigError("", f"cannot read {file}: {error.strerror}"),)) from None
+    document = documents.parse(content, file=file, folder=path.parent, environ=environ)
+    if document.problems and document.root is None:
+        raise ConfigErrors(_by_line(document.problems))
+    if not isinstance(document.root, dict):
+        what = "the file is empty" if document.root is None else "expected a mapping"
+        document.problems.append(document.error((), f"{what}; {_SMALLEST}"))
+        raise ConfigErrors(_by_line(document.problems))
+    _empty_values(document, document.root, ())
+    return document
+
+
+def _judge(document: Document) -> tuple[schema.File | None, rules.Findings]:
+    """Hold a parsed file against schema and rules; the findings contain what parsing found."""
+    found = rules.check(document)
+    references.check(document, found)
+    file = None
+    refused: list[ConfigError] = []
+    try:
+        file = schema.File.model_validate(document.root)
+    except ValidationError as error:
+        refused = problems.translate(error, document)
+    # An unknown key is said once, whatever else is wrong with its value.
+    unknown = [one for one in refused if one.problem.startswith(("unknown key", "not built"))]
+    found.errors = _once([*unknown, *document.problems, *refused, *found.errors])
+    return file, found
+
+
+def _empty_values(document: Document, value: Any, path: documents.KeyPath) -> None:
+    """Say of each key that was left empty what to write, and take the emptiness out of the way."""
+    steps: Iterable[tuple[str | int, Any]] = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for step, inner in list(steps):
+        inner_path = (*path, step)
+        if inner is None:
+            cure = _EMPTY_SECTIONS.get(str(step), "")
+            cure = (
+                f"write {cure}, or leave the key out" if cure else "write one, or leave the key out"
+            )
+            document.problems.append(
+                document.error(inner_path, f"has no value; {cure}", of_key=True)
+            )
+            value[step] = BROKEN
+        _empty_values(document, inner, inner_path)
+
+
+def _once(errors: Iterable[ConfigError]) -> list[ConfigError]:
+    """Keep the first error about each key path."""
+    first: dict[str, ConfigError] = {}
+    unnamed = []
+    for error in errors:
+        if error.key_path:
+            first.setdefault(error.key_path, error)
+        else:
+            unnamed.append(error)
+    return [*first.values(), *unnamed]
+
+
+def _by_line(errors: Iterable[ConfigError]) -> tuple[ConfigError, ...]:
+    return tuple(sorted(errors, key=lambda error: (error.line, error.column)))
+
+
+def _strange_variables(environ: Mapping[str, str]) -> Iterable[str]:
+    for name in sorted(environ):
+        # Kubernetes makes AMBASSADOR_SERVICE_HOST and AMBASSADOR_PORT_… for a Service of that name.
+        kubernetes = name.startswith(("AMBASSADOR_SERVICE_", "AMBASSADOR_PORT"))
+        if not name.startswith("AMBASSADOR_") or name in _VARIABLES or kubernetes:
+            continue
+        near = nearest(name, _VARIABLES)
+        cure = f"did you mean {near}?" if near else f"known are {', '.join(_VARIABLES)}"
+        yield f"environment variable {name}: it has no effect; {cure}"
+
+
+def _check_files(config: Config, document: Document) -> None:
+    errors = []
+    if config.identity is not None:
+        from ambassador.identity import credentials  # noqa: PLC0415  # cryptography is slow to import
+
+        try:
+            credentials.load(config.identity)
+        except CredentialError as error:
+            errors.append(document.error(("identity",), str(error), of_key=True))
+    if config.access_log is not None and config.access_log.path != "-":
+        folder = Path(config.access_log.path).parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            problem = f"expected a path in a folder that can be written to, {folder} is none"
+            errors.append(document.error(("access_log", "path"), problem))
+    if errors:
+        raise ConfigErrors(tuple(errors))

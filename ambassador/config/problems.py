@@ -1,0 +1,115 @@
+"""What pydantic found, as sentences with key path, line and column.
+
+Knows pydantic's error types and the schema's classes. Takes places from the document and never an input from
+pydantic, which would print secrets (threats I3).
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+
+from ambassador.config import schema
+from ambassador.config.document import Document, KeyPath
+from ambassador.config.words import NOT_BUILT, nearest, show
+from ambassador.core.errors import ConfigError
+
+#: What to write when a required key is absent.
+_CURES = {
+    "version": "write version: 1",
+    "listen": 'write listen: "IP:PORT", such as "0.0.0.0:8443"',
+    "app": "write app: and the port on which the app listens, such as app: 8080",
+    "address": 'write address: "IP:PORT"',
+    "endpoints": 'write endpoints: ["IP:PORT"]',
+}
+
+
+def translate(error: ValidationError, document: Document) -> list[ConfigError]:
+    """Give one `ConfigError` for each thing that pydantic refused."""
+    found = error.errors(include_url=False, include_input=False)
+    return [problem for one in found if (problem := _problem(dict(one), document)) is not None]
+
+
+def _problem(error: dict[str, Any], document: Document) -> ConfigError | None:
+    loc: tuple[str | int, ...] = error["loc"]
+    path, value = locate(document, loc)
+    match error["type"]:
+        case "extra_forbidden":
+            return document.error(path, _unknown(loc), of_key=True)
+        case "missing":
+            if "discovery" in value:  # the service's key of a later issue stands in its place
+                return None
+            cure = _CURES[str(loc[-1])]
+            return document.error((*path, loc[-1]), f"missing; {cure}", of_key=True)
+        case "value_error":
+            of_key = loc[-1] == "[key]"
+            return document.error(path, str(error["ctx"]["error"]), of_key=of_key)
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return document.error(path, f"expected a mapping, got {show(value)}")
+        case _:  # list_type: there are no other types of ours
+            return document.error(path, f"expected a list, got {show(value)}")
+
+
+def locate(document: Document, loc: tuple[str | int, ...]) -> tuple[KeyPath, Any]:
+    """Give the key path of pydantic's location, and what stands there.
+
+    Steps that our annotations added (a list around one, a mapping around a scalar) are not in the file; a
+    missing key is not either.
+    """
+    path: KeyPath = ()
+    value = document.root
+    for step in loc:
+        inside = (
+            isinstance(value, list)
+            if isinstance(step, int)
+            else (isinstance(value, dict) and step in value)
+        )
+        if inside:
+            path = (*path, step)
+            value = value[step]
+    return path, value
+
+
+def _unknown(loc: tuple[str | int, ...]) -> str:
+    section = section_at(schema.File, loc[:-1])
+    word = str(loc[-1])
+    if section is None or word in section.later:
+        return f"{NOT_BUILT}; leave it out"
+    near = nearest(word, section.model_fields)
+    if near:
+        return f"unknown key; did you mean {near}?"
+    return (
+        f"unknown key; {_belongs(word) or 'known here: ' + ', '.join(sorted(section.model_fields))}"
+    )
+
+
+def _belongs(word: str) -> str:
+    """Say in which section a key would be at home, when it is known at all."""
+    homes = (
+        ("inbound", schema.Inbound),
+        ("outbound", schema.Outbound),
+        ("services.NAME", schema.Service),
+        ("the top level", schema.File),
+    )
+    for name, section in homes:
+        if word in section.model_fields:
+            return f"it belongs into {name}"
+    return ""
+
+
+def section_at(annotation: Any, loc: tuple[str | int, ...]) -> type[schema.Section] | None:
+    """Give the schema's class of the mapping at a location."""
+    if isinstance(annotation, type) and issubclass(annotation, schema.Section):
+        if not loc:
+            return annotation
+        field = annotation.model_fields.get(str(loc[0]))
+        return section_at(field.annotation, loc[1:]) if field else None
+    parts = get_args(annotation)
+    if get_origin(annotation) in {list, dict}:
+        return section_at(parts[-1], loc[1:]) if loc else None
+    for part in parts:  # a union or an Annotated
+        found = section_at(part, loc)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,318 @@
+"""The upstream side of HTTP/1.1: requests out, responses in, one exchange at a time.
+
+Knows when a connection can carry another exchange: both messages ended by their framing, nothing unasked behind
+them, no `Connection: close`, not too old. Must not know endpoints or retries: its pool is handed in.
+
+Bytes on an idle connection close it: they would be taken for the answer to the next request (G3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from OpenSSL import SSL
+
+from ambassador.core.errors import (
+    ExchangeError,
+    PeerRefusedUs,
+    UpstreamClosed,
+    UpstreamProtocolError,
+    UpstreamReset,
+)
+from ambassador.http.http1.connection import Http1Connection
+from ambassador.net.transport import Truncated
+from ambassador.wire.field import HeadError, HeadLimits, LineCache
+from ambassador.wire.framing import CHUNKED, LENGTH, NO_BODY, TUNNEL, UNTIL_EOF
+from ambassador.wire.head import find_head_end, parse_response_head
+from ambassador.wire.render import render_request_head
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from ambassador.core.model import PeerIdentity, RequestHead, TlsSession
+    from ambassador.http.stream import ResponseEvents
+    from ambassador.net.transport import Transport
+
+IDLE: Final = 0
+HEAD: Final = 1
+BODY: Final = 2
+DONE: Final = 3  # the response has ended
+CLOSED: Final = 4
+
+#: More interim responses than any server has reason for; a flood of them is an attack (G3).
+MAX_INTERIM: Final = 10
+_SWITCHING: Final = 101
+_INTERIM: Final = 200
+
+
+class Pool(Protocol):
+    """Where connections wait; the owner of the rules about their number and age."""
+
+    def connection_free(self, connection: ClientConnection) -> None: ...
+
+    def connection_closed(self, connection: ClientConnection) -> None: ...
+
+
+class ClientConnection(Http1Connection):
+    """One upstream connection; it is also the stream of its running exchange."""
+
+    __slots__ = (
+        "_interims",
+        "_keep_alive",
+        "_method",
+        "_phase",
+        "_pool",
+        "_refusal",
+        "_request_done",
+        "_upgrade",
+        "born_at",
+        "idle_since",
+        "peer",
+        "requests",
+        "session",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: Transport,
+        pool: Pool,
+        *,
+        cache: LineCache,
+        limits: HeadLimits,
+        refusal: Callable[[SSL.Connection, BaseException], Exception] | None,
+        peer: PeerIdentity | None,
+        session: TlsSession | None,
+    ) -> None:
+        super().__init__(loop, transport, cache=cache, limits=limits)
+        self._pool = pool
+        self._refusal = refusal
+        self._phase = IDLE
+        self._method = b""
+        self._upgrade = b""
+        self._keep_alive = True
+        self._request_done = True
+        self._interims = 0
+        self.peer = peer
+        self.session = session
+        self.requests = 0  # exchanges begun: 0 is a fresh connection
+        self.born_at = self.idle_since = loop.time()
+
+    def __repr__(self) -> str:
+        return f"ClientConnection(phase {self._phase}, {self.requests} requests, {self._transport!r})"
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._transport.start(self)
+
+    @property
+    def tls(self) -> SSL.Connection | None:
+        return self._transport.tls
+
+    def is_alive(self) -> bool:
+        """Look whether an idle connection has died or was spoken to since the loop last came round."""
+        return self._transport.is_quiet()
+
+    def is_open(self) -> bool:
+        return self._phase != CLOSED and not self._transport.closed
+
+    def close(self) -> None:
+        """Close in order."""
+        self._transport.close()
+
+    # ---- writing a request ---------------------------------------------------------------------------------
+
+    def open(self, events: ResponseEvents) -> None:
+        """Take the connection for one exchange; call `write_head` next."""
+        self._events = events
+        self._phase = HEAD
+        self._request_done = False
+        self._interims = 0
+        self.requests += 1
+
+    def write_head(self, head: RequestHead, extra: bytes, end: bool) -> None:  # noqa: FBT001
+        """Cork the head; goes out at once when there is no body."""
+        self._method = head.method
+        self._upgrade = head.upgrade
+        self._framing_out = NO_BODY if end else CHUNKED if head.content_length is None else LENGTH
+        self._cork.append(render_request_head(head, framing=self._framing_out, extra=extra))
+        if end:
+            self.flush()
+            self._written()
+
+    def _written(self) -> None:
+        self._request_done = True
+        if self._phase == DONE and self._framing_in == TUNNEL:
+            self._transport.close()
+
+    def abandon(self) -> None:
+        """The exchange has ended on its side; a connection with unfinished business is not used again (G2)."""
+        self._events = None
+        if self._phase != CLOSED and self._phase != IDLE:
+            self._transport.abort() if self._framing_in == TUNNEL else self._transport.close()
+
+    # ---- from the transport --------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        phase = self._phase
+        if phase == HEAD:
+            self._read_head(data)
+        elif phase == BODY:
+            self._read_body(data)
+        elif phase != CLOSED:
+            # Unasked bytes: between exchanges, or behind a response that has ended.
+            self._keep_alive = False
+            self._transport.close()
+
+    def read_finished(self) -> None:
+        if self._events is not None:
+            self._events.read_finished()
+
+    def eof_received(self) -> None:
+        if self._phase == BODY and self._framing_in == TUNNEL:
+            self._phase = DONE
+            if self._events is not None:
+                self._events.body_received(b"", True)
+            if self._request_done:
+                self._transport.close()
+            return
+        if self._phase == BODY and self._framing_in == UNTIL_EOF:
+            # RFC 9112 §6.3: the end of the connection is the end of the body; on TLS it took a close_notify.
+            self._keep_alive = False
+            self._phase = DONE
+            events, self._events = self._events, None
+            if events is not None:
+                events.body_received(b"", True)
+            self._transport.close()
+            return
+        self._fail(self._end_error(None))
+        self._transport.close()
+
+    def transport_closed(self, error: BaseException | None) -> None:
+        failure = self._end_error(error)
+        self._phase = CLOSED
+        self._pool.connection_closed(self)
+        self._fail(failure)
+        self._cork.clear()
+
+    def _fail(self, error: ExchangeError) -> None:
+        events, self._events = self._events, None
+        if events is not None:
+            events.stream_reset(error)
+
+    def _end_error(self, error: BaseException | None) -> ExchangeError:
+        """Word the end of a connection by where it hit the exchange."""
+        in_body = self._phase == BODY
+        if error is None or isinstance(error, Truncated):
+            if self._phase == HEAD and self._buffer:
+                return UpstreamProtocolError("response_head_truncated", "The response ended inside its head.")
+            detail = "response_truncated" if in_body else "closed_before_response"
+            return UpstreamClosed(detail, "The connection was closed before the whole response had come.")
+        if isinstance(error, SSL.Error) and self._refusal is not None and self._transport.tls is not None:
+            refusal = self._refusal(self._transport.tls, error)
+            reason = getattr(refusal, "reason", "tls_failed")
+            if reason == "peer_refused_us":
+                # TLS 1.3: the client is done before the server has looked at its certificate (RFC 8446 §4.6.2),
+                # so the refusal arrives with the first read.
+                return PeerRefusedUs(reason, str(refusal))
+            return UpstreamReset(f"tls_{reason}", str(refusal))
+        detail = "reset_in_response" if in_body else "reset_before_response"
+        return UpstreamReset(detail, "The connection was reset.")
+
+    # ---- reading a response --------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes) -> None:
+        if self._buffer:
+            self._buffer += data
+            buffered: bytes | bytearray = self._buffer
+        else:
+            buffered = data
+        try:
+            end = find_head_end(buffered, self._scan)
+            if end < 0:
+                self._keep_partial(buffered)
+                return
+            block, rest = bytes(buffered[:end]), bytes(buffered[end + 4 :])
+            self._buffer.clear()
+            self._scan = 0
+            head, framing, keep_alive = parse_response_head(block, self._cache, self._limits, self._method)
+            self._check_head(head.status, head.upgrade, framing)
+        except HeadError as error:
+            self._malformed(error)
+            return
+        events = self._events
+        if events is None:
+            return
+        if head.status < _INTERIM and framing != TUNNEL:
+            events.interim_received(head)
+            if rest and self._phase == HEAD:
+                self._read_head(rest)
+            return
+        self._keep_alive = keep_alive
+        if framing == NO_BODY:
+            self._message_ended(rest)
+            events.head_received(head, True)
+            return
+        self._phase = BODY
+        self._expect_body(framing, head.content_length)
+        if framing == TUNNEL:
+            self._framing_out = TUNNEL
+            self._request_done = False
+        elif framing == LENGTH and not head.content_length:
+            self._message_ended(rest)
+            events.head_received(head, True)
+            return
+        events.head_received(head, False)
+        if rest and self._phase == BODY:
+            self._read_body(rest)
+
+    def _keep_partial(self, buffered: bytes | bytearray) -> None:
+        if len(buffered) > self._limits.max_head:
+            raise HeadError(502, "response_head_too_large", "The response's head is too large.")
+        if buffered is not self._buffer:
+            self._buffer += buffered
+        self._scan = max(0, len(buffered) - 3)
+
+    def _check_head(self, status: int, upgrade: bytes, framing: int) -> None:
+        if framing == TUNNEL and status == _SWITCHING:
+            asked = [token.strip().lower() for token in self._upgrade.split(b",")]
+            if not self._upgrade or upgrade.lower() not in asked:
+                # RFC 9110 §7.8: a server must not switch to what was not asked for.
+                raise HeadError(502, "unasked_upgrade", "The peer switched to a protocol that was not asked for.")
+            if not self._request_done:
+                raise HeadError(502, "early_upgrade", "The peer switched protocols before the request had ended.")
+        elif status < _INTERIM:
+            self._interims += 1
+            if self._interims > MAX_INTERIM:
+                raise HeadError(502, "too_many_interim_responses", "The peer sent too many interim responses.")
+
+    def _malformed(self, error: HeadError) -> None:
+        self._keep_alive = False
+        self._fail(UpstreamProtocolError(error.detail, error.message))
+        self._transport.abort()
+
+    def _body_malformed(self, error: HeadError) -> None:
+        self._malformed(error)
+
+    def _message_ended(self, rest: bytes) -> None:
+        """The response is whole. Bytes behind it were not asked for, so the connection carries nothing more."""
+        self._phase = DONE
+        if rest:
+            self._keep_alive = False
+        # The last event follows at once; the attempt then calls `release`.
+
+    def release(self) -> None:
+        """The attempt has seen the last event: give the connection back, or close it."""
+        self._events = None
+        if self._phase != DONE:
+            return
+        if self._request_done and self._keep_alive:
+            self._phase = IDLE
+            self._pool.connection_free(self)
+        elif self._framing_in != TUNNEL:
+            # Also an upload that is not finished: its rest will not be sent (early response).
+            self._transport.close()
+
+
+__all__ = ["CHUNKED", "ClientConnection"]

@@ -1,0 +1,169 @@
+"""What both sides of HTTP/1.1 share: reading a framed body, writing one, corking.
+
+Knows framing (RFC 9112 §6, §7); must not know which side it is on. A subclass sets `_events` while a message is
+read and implements `_message_ended` and `_body_malformed`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ambassador.wire.chunked import LAST_CHUNK, ChunkedReader, last_chunk
+from ambassador.wire.field import HeadError, HeadLimits, LineCache
+from ambassador.wire.framing import CHUNKED, LENGTH, TUNNEL
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ambassador.core.model import Field
+    from ambassador.http.stream import RequestEvents, ResponseEvents
+    from ambassador.net.transport import Transport
+
+
+class Http1Connection:
+    """Base of `ServerConnection` and `ClientConnection`."""
+
+    __slots__ = (
+        "_buffer",
+        "_cache",
+        "_chunked",
+        "_cork",
+        "_events",
+        "_framing_in",
+        "_framing_out",
+        "_left",
+        "_limits",
+        "_loop",
+        "_scan",
+        "_transport",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, transport: Transport, *, cache: LineCache, limits: HeadLimits
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._cache = cache
+        self._limits = limits
+        self._buffer = bytearray()  # an incomplete head, or bytes behind the message
+        self._scan = 0  # how far `_buffer` was searched for the end of the head (E4)
+        self._cork: list[bytes] = []
+        self._events: RequestEvents | ResponseEvents | None = None
+        self._framing_in = 0
+        self._framing_out = 0
+        self._left = 0  # body bytes still to come with Content-Length
+        self._chunked: ChunkedReader | None = None
+
+    # ---- reading a body ------------------------------------------------------------------------------------
+
+    def _expect_body(self, framing: int, content_length: int | None) -> None:
+        self._framing_in = framing
+        if framing == LENGTH:
+            self._left = content_length or 0
+        elif framing == CHUNKED:
+            self._chunked = ChunkedReader(self._cache, self._limits)
+
+    def _read_body(self, data: bytes) -> None:
+        """Hand on what belongs to the body; `_message_ended` gets what is behind it, before the last event."""
+        events = self._events
+        if events is None:
+            return
+        framing = self._framing_in
+        if framing == LENGTH:
+            left = self._left - len(data)
+            if left > 0:
+                self._left = left
+                events.body_received(data, False)
+                return
+            self._left = 0
+            rest = data[left:] if left else b""
+            self._message_ended(rest)
+            events.body_received(data[:left] if left else data, True)
+        elif framing == CHUNKED:
+            self._read_chunks(data, events)
+        else:  # UNTIL_EOF or TUNNEL: opaque
+            events.body_received(data, False)
+
+    def _read_chunks(self, data: bytes, events: RequestEvents | ResponseEvents) -> None:
+        reader = self._chunked
+        assert reader is not None  # noqa: S101  # set with the framing, never by input
+        try:
+            body = reader.feed(data)
+        except HeadError as error:
+            self._body_malformed(error)
+            return
+        if not reader.done:
+            if body:
+                events.body_received(body, False)
+            return
+        self._chunked = None
+        trailers = reader.trailers
+        self._message_ended(reader.rest)
+        if trailers:
+            if body:
+                events.body_received(body, False)
+            events.trailers_received(trailers)
+        else:
+            events.body_received(body, True)
+
+    def _message_ended(self, rest: bytes) -> None:
+        raise NotImplementedError  # pragma: no cover  # both sides define it
+
+    def _body_malformed(self, error: HeadError) -> None:
+        raise NotImplementedError  # pragma: no cover  # both sides define it
+
+    # ---- writing a body ------------------------------------------------------------------------------------
+
+    def write_body(self, chunk: bytes, end: bool) -> bool:  # noqa: FBT001
+        """Cork a piece; the end goes out at once. False: wait for `writable`."""
+        cork = self._cork
+        if self._framing_out == CHUNKED:
+            if chunk:
+                cork.append(b"%x\r\n" % len(chunk))
+                cork.append(chunk)
+                cork.append(b"\r\n")
+            if end:
+                cork.append(LAST_CHUNK)
+        elif chunk:
+            cork.append(chunk)
+        if not end:
+            return not self._transport.starved
+        keeps_up = self.flush()
+        if self._framing_out == TUNNEL:
+            self._transport.shutdown_write()
+        self._written()
+        return keeps_up
+
+    def write_trailers(self, fields: list[Field]) -> None:
+        """End the body; trailers go out where the framing can carry them (RFC 9110 §6.5.1)."""
+        if self._framing_out == CHUNKED:
+            self._cork.append(last_chunk(fields))
+        self.flush()
+        self._written()
+
+    def flush(self) -> bool:
+        """Send what is corked in one piece; False: wait for `writable`."""
+        cork = self._cork
+        if not cork:
+            return True
+        data = cork[0] if len(cork) == 1 else b"".join(cork)
+        cork.clear()
+        return self._transport.write(data)
+
+    def _written(self) -> None:
+        raise NotImplementedError  # pragma: no cover  # both sides define it
+
+    # ---- back-pressure -------------------------------------------------------------------------------------
+
+    def pause_body(self) -> None:
+        """Read no more for now; what is read already still comes."""
+        self._transport.pause_reading()
+
+    def resume_body(self) -> None:
+        """Read on."""
+        self._transport.resume_reading()
+
+    def writable(self) -> None:
+        """The peer has taken enough."""
+        if self._events is not None:
+            self._events.writable()

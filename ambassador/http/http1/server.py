@@ -1,0 +1,551 @@
+"""The downstream side of HTTP/1.1: requests in, responses out, one exchange at a time.
+
+Knows connection words: keep-alive, pipelining, half-close, lingering close, deadlines of the connection; must not
+know routes, peers or services. An exchange is made by a callable that is handed in.
+
+Theory
+* `_phase` says what the next bytes are: IDLE and HEAD a head, BODY a body, WAIT the next request (kept, in order),
+  LINGER nothing that counts.
+* The next pipelined exchange starts from the loop, never from the stack (E3), and reading stops while answers wait.
+* EOF behind a whole request is a half-close in the clear and a departure on TLS (house §7).
+* After any doubt about framing the connection ends: `Connection: close`, our direction ended, what still comes
+  thrown away for at most 2 s and 64 KiB, so that the answer is not lost in a reset (RFC 9112 §9.6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ambassador.core.errors import (
+    DownstreamClosed,
+    DownstreamProtocolError,
+    DownstreamTimeout,
+    ExchangeError,
+)
+from ambassador.core.model import Field, RequestHead, ResponseHead
+from ambassador.http.http1.connection import Http1Connection
+from ambassador.net.alarm import NEVER, Alarm
+from ambassador.wire.field import HeadError, HeadLimits, LineCache
+from ambassador.wire.framing import CHUNKED, LENGTH, NO_BODY, TUNNEL, UNTIL_EOF
+from ambassador.wire.head import find_head_end, head_too_large, parse_request_head, skip_empty_lines
+from ambassador.wire.render import CLOSE, KEEP_ALIVE, PERSIST, render_response_head
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ambassador.http.stream import RequestEvents
+    from ambassador.net.transport import Transport
+
+IDLE: Final = 0
+HEAD: Final = 1
+BODY: Final = 2
+WAIT: Final = 3
+LINGER: Final = 4
+CLOSED: Final = 5
+
+LINGER_S: Final = 2.0
+LINGER_BYTES: Final = 64 * 1024
+#: Pipelined bytes that are kept while an answer is on its way; above it reading stops.
+PIPELINE_BYTES: Final = 64 * 1024
+#: Window over which the minimum rate of a request body is measured.
+RATE_WINDOW_S: Final = 20.0
+_NO_CONTENT: Final = 204
+_NOT_MODIFIED: Final = 304
+_SWITCHING: Final = 101
+_SUCCESS: Final = range(200, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Deadlines of a downstream connection.
+
+    Units: seconds; `body_min_rate` bytes per second, None: no minimum; `max_age_s` None: no end.
+    """
+
+    head: HeadLimits
+    head_timeout_s: float = 10.0
+    idle_timeout_s: float = 75.0
+    write_timeout_s: float = 30.0
+    body_min_rate: float | None = 500.0
+    max_age_s: float | None = 3600.0
+
+
+class Owner(Protocol):
+    """Who made the connection: makes its exchanges and hears of its end."""
+
+    def new_exchange(self, stream: ServerConnection) -> RequestEvents: ...
+
+    def connection_closed(self, connection: ServerConnection) -> None: ...
+
+
+class ServerConnection(Http1Connection):
+    """One downstream connection; it is also the stream of its running exchange."""
+
+    __slots__ = (
+        "_age_at",
+        "_alarm",
+        "_draining",
+        "_eof",
+        "_exchange_at",
+        "_head_sent",
+        "_is_connect",
+        "_is_head",
+        "_keep_alive",
+        "_lingered",
+        "_owner",
+        "_phase",
+        "_phase_at",
+        "_responded",
+        "_server_limits",
+        "_version",
+        "_window_bytes",
+        "_write_at",
+        "_write_mark",
+        "is_tls",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: Transport,
+        owner: Owner,
+        *,
+        cache: LineCache,
+        limits: ServerLimits,
+    ) -> None:
+        super().__init__(loop, transport, cache=cache, limits=limits.head)
+        self._owner = owner
+        self._server_limits = limits
+        self._phase = IDLE
+        self._keep_alive = True
+        self._draining = False
+        self._eof = False
+        self._version = 11
+        self._is_head = self._is_connect = False
+        self._head_sent = self._responded = False
+        self._lingered = 0
+        self._window_bytes = 0
+        self._write_mark = 0
+        self._exchange_at = self._write_at = NEVER
+        now = loop.time()
+        self._age_at = NEVER if limits.max_age_s is None else now + limits.max_age_s
+        self._phase_at = now + limits.idle_timeout_s
+        self._alarm = Alarm(loop, self._alarm_fired)
+        self.is_tls = transport.tls is not None
+
+    def __repr__(self) -> str:
+        return f"ServerConnection(phase {self._phase}, {self._transport!r})"
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._alarm.set(self._phase_at)
+        self._transport.start(self)
+
+    @property
+    def is_idle(self) -> bool:
+        return self._phase <= HEAD
+
+    def drain(self) -> None:
+        """Close now when idle, else after the running exchange, which then says `Connection: close`."""
+        self._draining = True
+        self._keep_alive = False
+        if self._phase == IDLE and not self._buffer:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut at once; a running exchange hears that downstream has gone."""
+        self._transport.abort()
+
+    # ---- from the transport --------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        phase = self._phase
+        if phase == IDLE:
+            self._read_head(data)
+        elif phase == BODY:
+            self._window_bytes += len(data)
+            self._read_body(data)
+        elif phase == HEAD or phase == WAIT:  # noqa: PLR1714  # two compares of ints are cheaper than a set
+            self._keep_bytes(data)
+        elif phase == LINGER:
+            self._lingered += len(data)
+            if self._lingered > LINGER_BYTES:
+                self._transport.close()
+
+    def read_finished(self) -> None:
+        if self._events is not None:
+            self._events.read_finished()
+
+    def eof_received(self) -> None:
+        phase = self._phase
+        if phase == BODY:
+            if self._framing_in == TUNNEL:
+                self._tunnel_half_closed()
+            else:
+                self._depart(DownstreamClosed("request_truncated"))
+        elif phase == WAIT:
+            if self.is_tls:
+                self._depart(DownstreamClosed("downstream_closed"))
+            else:
+                self._eof = True
+                self._keep_alive = False
+        elif phase == HEAD and not self.is_tls:
+            self._eof = True
+            self._refuse(DownstreamProtocolError("head_truncated", "The request ended inside its head."))
+        else:
+            self._transport.close()
+
+    def transport_closed(self, error: BaseException | None) -> None:
+        self._phase = CLOSED
+        self._alarm.cancel()
+        self._cork.clear()
+        events, self._events = self._events, None
+        if events is not None:
+            events.stream_reset(DownstreamClosed("downstream_reset" if error is not None else "downstream_closed"))
+        self._owner.connection_closed(self)
+
+    # ---- reading a request ---------------------------------------------------------------------------------
+
+    def _keep_bytes(self, data: bytes) -> None:
+        self._buffer += data
+        if self._phase == HEAD:
+            self._search_head()
+        elif len(self._buffer) > PIPELINE_BYTES:
+            self._transport.pause_reading()
+
+    def _read_head(self, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n")
+        if end > 0 and data[0] != 13:  # noqa: PLR2004  # CR: an empty line in front, see below
+            self._begin(data[:end], data[end + 4 :])
+            return
+        self._buffer += data
+        self._search_head()
+
+    def _search_head(self) -> None:
+        buffer = self._buffer
+        try:
+            # RFC 9112 §2.2: an empty line before the request line is ignored.
+            begin = skip_empty_lines(buffer) if buffer[0] == 13 else 0  # noqa: PLR2004  # CR
+            end = find_head_end(buffer, max(begin, self._scan))
+        except HeadError as error:
+            self._refuse_head(error)
+            return
+        if end >= 0:
+            block, rest = bytes(buffer[begin:end]), bytes(buffer[end + 4 :])
+            buffer.clear()
+            self._scan = 0
+            self._begin(block, rest)
+        elif len(buffer) > self._limits.max_head:
+            self._refuse_head(head_too_large(buffer, begin, self._limits))
+        else:
+            self._scan = max(0, len(buffer) - 3)
+            if self._phase == IDLE and buffer:
+                self._phase = HEAD
+                self._set_phase_deadline(self._server_limits.head_timeout_s)
+
+    def _begin(self, block: bytes, rest: bytes) -> None:
+        try:
+            if len(block) > self._limits.max_head:
+                raise head_too_large(block, 0, self._limits)  # noqa: TRY301
+            head, framing, keep_alive = parse_request_head(block, self._cache, self._limits)
+        except HeadError as error:
+            self._refuse_head(error)
+            return
+        self._head_sent = self._responded = False
+        self._version = head.version
+        self._is_head = head.method == b"HEAD"
+        self._is_connect = False
+        self._keep_alive = keep_alive and not self._draining
+        self._events = exchange = self._owner.new_exchange(self)
+        self._phase_at = NEVER
+        if framing == NO_BODY or (framing == LENGTH and head.content_length == 0):
+            self._phase = WAIT
+            if rest:
+                self._buffer += rest
+            exchange.head_received(head, True)
+            return
+        self._is_connect = framing == TUNNEL
+        if framing == TUNNEL:
+            # CONNECT: what follows the head is the tunnel's, and waits for our 2xx (RFC 9110 §9.3.6, G2).
+            self._phase = WAIT
+            self._keep_alive = False
+            if rest:
+                self._buffer += rest
+            exchange.head_received(head, False)
+            return
+        self._phase = BODY
+        self._expect_body(framing, head.content_length)
+        self._watch_rate()
+        exchange.head_received(head, False)
+        if rest and self._phase == BODY:
+            self._window_bytes += len(rest)
+            self._read_body(rest)
+
+    def _message_ended(self, rest: bytes) -> None:
+        self._phase = WAIT
+        self._phase_at = NEVER
+        if rest:
+            self._buffer += rest
+
+    def _body_malformed(self, error: HeadError) -> None:
+        self._keep_alive = False
+        self._phase = LINGER  # nothing that follows is understood; `linger` begins with the end of the answer
+        if self._events is not None:
+            refusal = DownstreamProtocolError(error.detail, error.message, status=error.status)
+            self._events.head_refused(refusal)
+
+    def _refuse_head(self, error: HeadError) -> None:
+        self._refuse(DownstreamProtocolError(error.detail, error.message, status=error.status))
+
+    def _refuse(self, error: ExchangeError) -> None:
+        """Answer what could not be understood, and nothing that follows it (G4)."""
+        self._keep_alive = False
+        self._phase = LINGER
+        self._buffer.clear()
+        self._version = 11
+        self._is_head = self._is_connect = self._head_sent = self._responded = False
+        self._events = exchange = self._owner.new_exchange(self)
+        exchange.head_refused(error)
+
+    # ---- writing a response --------------------------------------------------------------------------------
+
+    def write_interim(self, head: ResponseHead) -> None:
+        """Relay a 1xx; an HTTP/1.0 peer must not get one (RFC 9110 §15.2)."""
+        if self._version > 10:  # noqa: PLR2004
+            self._cork.append(render_response_head(head, framing=NO_BODY))
+            self.flush()
+
+    def write_head(self, head: ResponseHead, extra: bytes, end: bool) -> None:  # noqa: FBT001
+        """Cork the head with the framing that this peer understands; goes out at once when there is no body."""
+        self._head_sent = True
+        framing = self._response_framing(head, end)
+        if framing == TUNNEL:
+            self._open_tunnel()
+        elif self._phase == BODY or self._age_at <= self._loop.time():
+            # An early answer: what is left of the request may not be read to its end (RFC 9112 §9.6).
+            self._keep_alive = False
+        if framing == UNTIL_EOF:
+            self._keep_alive = False
+        self._framing_out = framing
+        self._cork.append(
+            render_response_head(head, framing=framing, extra=extra, connection=self._connection_line(framing))
+        )
+        if end:
+            self.flush()
+            self._written()
+
+    def _connection_line(self, framing: int) -> bytes:
+        if framing == TUNNEL:
+            return PERSIST
+        if not self._keep_alive:
+            return CLOSE
+        return PERSIST if self._version > 10 else KEEP_ALIVE  # noqa: PLR2004
+
+    def _response_framing(self, head: ResponseHead, end: bool) -> int:  # noqa: FBT001
+        status = head.status
+        if status == _SWITCHING or (self._is_connect and status in _SUCCESS):
+            return TUNNEL
+        if self._is_head or status == _NO_CONTENT or status == _NOT_MODIFIED:  # noqa: PLR1714
+            return NO_BODY
+        if end:
+            head.content_length = 0
+        if head.content_length is not None:
+            return LENGTH
+        return CHUNKED if self._version > 10 else UNTIL_EOF  # noqa: PLR2004  # RFC 9112 §6.1, §6.3
+
+    def reset(self) -> None:
+        """Cut without ending the framing, so that truncation is seen."""
+        self._events = None
+        self._transport.abort()
+
+    def close_after_response(self) -> None:
+        """Nothing more after this exchange."""
+        self._keep_alive = False
+
+    def set_deadline(self, at: float) -> None:
+        """Ask for `deadline_passed` of the running exchange."""
+        self._exchange_at = at
+        if at < self._alarm.at:
+            self._alarm.set(at)
+
+    def flush(self) -> bool:
+        keeps_up = super().flush()
+        if self._transport.waiting and self._write_at == NEVER:
+            self._watch_writing()
+        return keeps_up
+
+    def _written(self) -> None:
+        """The response is out: next request, or the end of the connection."""
+        self._responded = True
+        if self._framing_out == TUNNEL:
+            self._end_tunnel_side()
+            return
+        self._events = None
+        self._exchange_at = NEVER
+        if self._phase == WAIT and self._keep_alive:
+            self._await_next()
+        elif self._phase == WAIT and not self._draining and not self._buffer and self._framing_out != UNTIL_EOF:
+            # The peer asked for the end, so nothing of it is on its way that a reset could hit.
+            self._transport.close()
+        else:
+            self._linger()
+
+    def _await_next(self) -> None:
+        self._phase = IDLE
+        self._phase_at = min(self._loop.time() + self._server_limits.idle_timeout_s, self._age_at)
+        if self._phase_at < self._alarm.at:
+            self._alarm.set(self._phase_at)
+        if self._buffer:
+            self._loop.call_soon(self._next_pipelined)
+        elif self._eof:
+            self._transport.close()
+
+    def _next_pipelined(self) -> None:
+        """Start the next exchange from the loop (E3)."""
+        if self._phase != IDLE:
+            return
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        try:
+            self._read_head(data)
+            if self._phase <= HEAD or self._phase == BODY:
+                self._transport.resume_reading()
+            self.read_finished()
+        except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+            self._transport.crash(error)
+
+    def _linger(self) -> None:
+        """End our direction and throw away what still comes (RFC 9112 §9.6)."""
+        self._phase = LINGER
+        self._events = None
+        self._buffer.clear()
+        self._exchange_at = NEVER
+        self._transport.shutdown_write()
+        if self._eof:
+            self._transport.close()
+            return
+        self._set_phase_deadline(LINGER_S)
+        self._transport.resume_reading()
+
+    # ---- tunnels -------------------------------------------------------------------------------------------
+
+    def _open_tunnel(self) -> None:
+        """From here on both directions are opaque; what came behind the head is the tunnel's first bytes."""
+        self._keep_alive = False
+        self._phase = BODY
+        self._phase_at = NEVER
+        self._framing_in = TUNNEL
+        if self._buffer:
+            self._loop.call_soon(self._feed_tunnel)
+        self._transport.resume_reading()
+
+    def _feed_tunnel(self) -> None:
+        if self._events is not None and self._buffer:
+            early = bytes(self._buffer)
+            self._buffer.clear()
+            try:
+                self._read_body(early)
+                self.read_finished()
+            except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+                self._transport.crash(error)
+        if self._eof and self._events is not None:
+            self._tunnel_half_closed()
+
+    def _tunnel_half_closed(self) -> None:
+        self._eof = True
+        self._phase = WAIT
+        events = self._events
+        if events is not None:
+            events.body_received(b"", True)
+        if self._responded and self._phase != CLOSED:
+            self._close_tunnel()
+
+    def _end_tunnel_side(self) -> None:
+        if self._eof:
+            self._close_tunnel()
+
+    def _close_tunnel(self) -> None:
+        self._events = None
+        self._transport.close()
+
+    # ---- endings -------------------------------------------------------------------------------------------
+
+    def _depart(self, error: ExchangeError) -> None:
+        """The peer has gone in the middle of an exchange: nobody to answer."""
+        events, self._events = self._events, None
+        if events is not None:
+            events.stream_reset(error)
+        self._transport.close()
+
+    # ---- deadlines -----------------------------------------------------------------------------------------
+
+    def _set_phase_deadline(self, seconds: float) -> None:
+        self._phase_at = self._loop.time() + seconds
+        if self._phase_at < self._alarm.at:
+            self._alarm.set(self._phase_at)
+
+    def _watch_rate(self) -> None:
+        if self._server_limits.body_min_rate is not None:
+            self._window_bytes = 0
+            self._set_phase_deadline(RATE_WINDOW_S)
+
+    def _watch_writing(self) -> None:
+        self._write_mark = self._transport.progress
+        self._write_at = self._loop.time() + self._server_limits.write_timeout_s
+        if self._write_at < self._alarm.at:
+            self._alarm.set(self._write_at)
+
+    def _alarm_fired(self) -> None:
+        now = self._loop.time() + 0.001
+        if self._write_at <= now:
+            self._check_writing()
+        if self._exchange_at <= now:
+            self._exchange_at = NEVER
+            if self._events is not None:
+                self._events.deadline_passed()
+        if self._phase_at <= now:
+            self._phase_at = NEVER
+            self._phase_expired()
+        if self._phase != CLOSED:
+            soonest = min(self._write_at, self._exchange_at, self._phase_at)
+            if soonest < self._alarm.at:
+                self._alarm.set(soonest)
+
+    def _phase_expired(self) -> None:
+        match self._phase:
+            case 0:  # IDLE
+                self._transport.close()
+            case 1:  # HEAD
+                self._refuse(DownstreamTimeout("head_timeout", "The request's head was not complete in time."))
+            case 2:  # BODY
+                self._check_rate()
+            case 4:  # LINGER
+                self._transport.close()
+
+    def _check_rate(self) -> None:
+        """A body must come at a minimum rate (E1), unless it is us who do not read."""
+        rate = self._server_limits.body_min_rate
+        if rate is None or self._framing_in == TUNNEL:
+            return
+        too_slow = self._transport.reading and self._window_bytes < rate * RATE_WINDOW_S
+        if too_slow and self._events is not None:
+            self._phase = LINGER
+            self._events.head_refused(DownstreamTimeout("body_too_slow", "The request's body came too slowly."))
+        else:
+            self._watch_rate()
+
+    def _check_writing(self) -> None:
+        self._write_at = NEVER
+        if not self._transport.waiting:
+            return
+        if self._transport.progress != self._write_mark:
+            self._watch_writing()
+            return
+        events, self._events = self._events, None
+        if events is not None:
+            events.stream_reset(DownstreamTimeout("write_timeout"))
+        self._transport.abort()
+
+
+__all__ = ["CHUNKED", "Field", "RequestHead", "ServerConnection", "ServerLimits"]

@@ -1,0 +1,63 @@
+"""One lazily re-armed timer.
+
+Knows a deadline and a callback. Moving the deadline later costs a float assignment, because the running timer
+finds out when it fires; `call_later` and `cancel` for every request would cost a microsecond (house §8).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+NEVER = math.inf
+
+
+class Alarm:
+    """Calls `callback` once the deadline has passed.
+
+    Units: seconds of the loop's clock.
+    """
+
+    __slots__ = ("_armed", "_callback", "_handle", "_loop", "at")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._callback = callback
+        self._handle: asyncio.TimerHandle | None = None
+        self._armed = NEVER
+        self.at = NEVER
+
+    def set(self, at: float) -> None:
+        """Move the deadline; NEVER switches it off."""
+        self.at = at
+        if at < self._armed:
+            self._arm(at)
+
+    def cancel(self) -> None:
+        """Give the timer back to the loop; nothing fires afterwards."""
+        self.at = self._armed = NEVER
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _arm(self, at: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._armed = at
+        self._handle = self._loop.call_at(at, self._fired)
+
+    def _fired(self) -> None:
+        self._handle = None
+        self._armed = NEVER
+        if self.at == NEVER:
+            return
+        # A millisecond early is the loop's resolution, not another round.
+        if self.at > self._loop.time() + 0.001:
+            self._arm(self.at)
+            return
+        self.at = NEVER
+        self._callback()

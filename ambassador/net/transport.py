@@ -1,0 +1,446 @@
+"""One non-blocking socket, plain or TLS, with back-pressure.
+
+Knows bytes, readiness and the end of either direction; must not know any protocol above. It calls its receiver
+from the loop's callbacks: no task, future or lock in between (house §1).
+
+Rules
+* Reading: one `recv` per readiness; a full one is followed by up to seven more, then the loop goes round (E2).
+  OpenSSL works without read-ahead, so an unread record keeps the socket readable as long as we ask for 16 KiB.
+* `read_finished` closes a burst: whatever the receiver corked for the other side goes out then.
+* Writing: straight to the socket; what it does not take waits in `_waiting`, above `HIGH_WATER` `write` says
+  False, and `writable` is called once half of that has gone.
+* A TLS write that wanted to wait is repeated with the same bytes in front; more may be appended behind them.
+* A failed write does not end the reading: an early response may be waiting in the socket (RFC 9112 §9.5).
+* `transport_closed` is called exactly once, and nothing after it.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING, Final, Protocol
+
+from OpenSSL import SSL
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+#: Bytes that may wait for the peer before `write` says False. With one burst of reading (128 KiB) above it, the
+#: 256 KiB per direction of the house hold.
+HIGH_WATER: Final = 96 * 1024
+LOW_WATER: Final = HIGH_WATER // 2
+#: One TLS record's worth (RFC 8446 §5.1); asking for less would leave bytes that select cannot see.
+READ_SIZE: Final = 16384
+READS_IN_A_ROW: Final = 8
+
+_LINGER_RESET = struct.pack("ii", 1, 0)
+_WANT = (BlockingIOError, SSL.WantReadError, SSL.WantWriteError, InterruptedError)
+
+
+class Receiver(Protocol):
+    """What a transport calls."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def read_finished(self) -> None: ...
+
+    def eof_received(self) -> None:
+        """The peer ended its direction in order (FIN, or close_notify on TLS); ours is still open."""
+
+    def writable(self) -> None: ...
+
+    def transport_closed(self, error: BaseException | None) -> None:
+        """The socket is gone: None after our own close, else why. TLS truncation comes as an error."""
+
+
+class Budget:
+    """Bytes that wait for slow peers in the whole process; above `ceiling` new exchanges are refused (E6).
+
+    Units: bytes.
+    """
+
+    __slots__ = ("ceiling", "used")
+
+    def __init__(self, ceiling: int) -> None:
+        self.ceiling = ceiling
+        self.used = 0
+
+    def __repr__(self) -> str:
+        return f"Budget({self.used} of {self.ceiling} bytes)"
+
+
+class Truncated(ConnectionError):
+    """A TLS peer closed the socket without close_notify (RFC 8446 §6.1)."""
+
+
+class Transport:
+    """A connected socket; see the module for its rules."""
+
+    __slots__ = (
+        "_budget",
+        "_closing",
+        "_crashed",
+        "_eof_seen",
+        "_fd",
+        "_loop",
+        "_recv",
+        "_send",
+        "_shut",
+        "_socket",
+        "_waiting",
+        "_write_broken",
+        "closed",
+        "progress",
+        "read_size",
+        "reading",
+        "receiver",
+        "starved",
+        "tls",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        *,
+        tls: SSL.Connection | None,
+        budget: Budget,
+        crashed: Callable[[BaseException], None],
+    ) -> None:
+        self._budget = budget
+        self._loop = loop
+        self._socket = sock
+        self._fd = sock.fileno()
+        self.tls = tls
+        self._recv: Callable[[int], bytes] = sock.recv if tls is None else tls.recv
+        self._send: Callable[[bytes | memoryview], int] = sock.send if tls is None else tls.send
+        self._crashed = crashed
+        self._waiting = bytearray()
+        self._closing = False  # close once everything has gone
+        self._shut = False  # our direction is ended, or will be once everything has gone
+        self._write_broken = False
+        self._eof_seen = False
+        self.progress = 0  # bytes that had to wait and have gone since
+        self.read_size = READ_SIZE
+        self.reading = False
+        self.closed = False
+        self.starved = False  # somebody was told False and waits for writable()
+        self.receiver: Receiver
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"fd {self._fd}, {len(self._waiting)} bytes waiting"
+        return f"Transport({'tls' if self.tls is not None else 'plain'}, {state})"
+
+    @property
+    def waiting(self) -> int:
+        """Bytes the peer has not taken yet."""
+        return len(self._waiting)
+
+    def start(self, receiver: Receiver) -> None:
+        """Begin to read into `receiver`."""
+        self.receiver = receiver
+        self.resume_reading()
+
+    # ---- reading -------------------------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """Stop soon: what is already read still arrives."""
+        if self.reading:
+            self.reading = False
+            self._loop.remove_reader(self._fd)
+
+    def resume_reading(self) -> None:
+        """Go on reading, unless the direction has ended."""
+        if self.reading or self.closed or self._eof_seen:
+            return
+        self.reading = True
+        self._loop.add_reader(self._fd, self._on_readable)
+        if self.tls is not None and self.tls.pending():
+            # Decrypted bytes that no readiness will announce.
+            self._loop.call_soon(self._on_readable)
+
+    def is_quiet(self) -> bool:
+        """Say whether nothing has arrived that was not read yet, not even an end: an idle connection is alive."""
+        if self.closed or self._eof_seen or self._write_broken:
+            return False
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        if self.tls is not None:
+            # Session tickets may lie there (RFC 8446 §4.6.1): let the read take them, then judge.
+            self._on_readable()
+            return not self.closed and not self._eof_seen
+        return False
+
+    def _on_readable(self) -> None:
+        if not self.reading:
+            return  # paused or closed after this callback was queued
+        try:
+            data = self._recv(self.read_size)
+            if not data:
+                self._end_of_input()
+                return
+            self.receiver.data_received(data)
+            if len(data) >= READ_SIZE:
+                self._read_on()
+            if not self.closed:
+                self.receiver.read_finished()
+        except _WANT:
+            return
+        except SSL.ZeroReturnError:
+            self._end_of_input()
+        except (OSError, SSL.Error) as error:
+            self._lost(_as_connection_error(error))
+        except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+            self.crash(error)
+
+    def _read_on(self) -> None:
+        """Take what more is there, so that a bulk transfer is written in large pieces."""
+        for _ in range(READS_IN_A_ROW - 1):
+            if not self.reading:
+                return
+            try:
+                data = self._recv(self.read_size)
+            except _WANT:
+                return
+            except SSL.ZeroReturnError:
+                self._end_of_input()
+                return
+            except (OSError, SSL.Error) as error:
+                self._lost(_as_connection_error(error))
+                return
+            if not data:
+                self._end_of_input()
+                return
+            self.receiver.data_received(data)
+            if len(data) < READ_SIZE:
+                return
+
+    def _end_of_input(self) -> None:
+        self.pause_reading()
+        self._eof_seen = True
+        if not self.closed:
+            try:
+                self.receiver.eof_received()
+                if not self.closed:
+                    self.receiver.read_finished()
+            except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+                self.crash(error)
+
+    # ---- writing -------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> bool:
+        """Send `data`, or keep what the peer does not take yet; False asks to wait for `writable`.
+
+        Errors: none; a broken connection shows in the reading or through `transport_closed`.
+        """
+        if self._waiting:
+            self._waiting += data
+            self._budget.used += len(data)
+        elif self._write_broken or self.closed or not data:
+            # OpenSSL raises on empty writes though the connection is healthy.
+            return True
+        else:
+            try:
+                sent = self._send(data)
+            except _WANT:
+                sent = 0
+            except (OSError, SSL.Error) as error:
+                self._break_writing(error)
+                return True
+            if sent == len(data):
+                return True
+            self._keep(memoryview(data)[sent:], wanted=sent == 0)
+        if len(self._waiting) > HIGH_WATER:
+            self.starved = True
+            return False
+        return True
+
+    def _keep(self, rest: memoryview, *, wanted: bool) -> None:
+        """Take over what one `send` left; a TLS send takes one record a call, so go on until it wants to wait."""
+        if self.tls is not None and not wanted:
+            try:
+                while rest:
+                    rest = rest[self._send(rest) :]
+            except _WANT:
+                pass  # `rest` is exactly what has to be repeated
+            except (OSError, SSL.Error) as error:
+                self._break_writing(error)
+                return
+        if rest:
+            self._waiting += rest
+            self._budget.used += len(rest)
+            self._loop.add_writer(self._fd, self._on_writable)
+
+    def _on_writable(self) -> None:
+        waiting = self._waiting
+        try:
+            while waiting:
+                with memoryview(waiting) as view, view[:READ_SIZE * 16] as piece:
+                    sent = self._send(piece)
+                del waiting[:sent]
+                self.progress += sent
+                self._budget.used -= sent
+        except _WANT:
+            pass  # the writer stays registered; tell the receiver below about what has gone
+        except (OSError, SSL.Error) as error:
+            self._break_writing(error)
+            return
+        except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+            self.crash(error)
+            return
+        if not waiting:
+            self._loop.remove_writer(self._fd)
+            self._emptied()
+        if self.starved and len(waiting) <= LOW_WATER and not self.closed:
+            self.starved = False
+            try:
+                self.receiver.writable()
+            except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+                self.crash(error)
+
+    def _emptied(self) -> None:
+        if self._closing:
+            self._finish_close()
+        elif self._shut:
+            self._send_end()
+
+    def _break_writing(self, error: BaseException) -> None:
+        """Nothing more goes out; keep reading if we can, since the peer's last words may be in the socket."""
+        self._write_broken = True
+        self._drop_waiting()
+        if self._closing or not self.reading:
+            self._loop.call_soon(self._lost, _as_connection_error(error))
+        elif self.starved:
+            self.starved = False
+            self._loop.call_soon(self._tell_writable)
+
+    def _drop_waiting(self) -> None:
+        if self._waiting:
+            self._budget.used -= len(self._waiting)
+            self._waiting.clear()
+            self._loop.remove_writer(self._fd)
+
+    def _tell_writable(self) -> None:
+        if not self.closed:
+            try:
+                self.receiver.writable()
+            except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+                self.crash(error)
+
+    # ---- ending --------------------------------------------------------------------------------------------
+
+    def shutdown_write(self) -> None:
+        """End our direction after what waits: close_notify on TLS, then FIN."""
+        if self._shut or self.closed:
+            return
+        self._shut = True
+        if not self._waiting:
+            self._send_end()
+
+    def _send_end(self) -> None:
+        try:
+            if self.tls is not None:
+                self.tls.shutdown()
+            self._socket.shutdown(socket.SHUT_WR)
+        except (OSError, SSL.Error):
+            self._write_broken = True  # the peer is gone: the reading will say so
+
+    def close(self) -> None:
+        """Close in order once what waits has gone; the receiver hears `transport_closed(None)` at the end."""
+        if self.closed or self._closing:
+            return
+        self._closing = True
+        self.pause_reading()
+        if not self._waiting:
+            self._finish_close()
+
+    def _finish_close(self) -> None:
+        if self.tls is not None and not self._write_broken and not self._shut:
+            # Without it the session could not be resumed and the peer would see truncation.
+            try:
+                self.tls.shutdown()
+            except (OSError, SSL.Error):
+                self._write_broken = True
+        self._release(None)
+
+    def abort(self) -> None:
+        """Cut the connection at once, so that the peer sees truncation: no close_notify, RST instead of FIN."""
+        if self.closed:
+            return
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        except OSError:
+            self._write_broken = True  # already dead: closing is all that is left
+        self._release(None)
+
+    def detach(self) -> None:
+        """Close the socket without a word to the receiver, which ends by itself."""
+        self.receiver = _NOBODY
+        self.abort()
+
+    def _lost(self, error: BaseException) -> None:
+        self._release(error)
+
+    def crash(self, error: BaseException) -> None:
+        """A bug of ours: this connection ends, the process goes on (E8)."""
+        self._crashed(error)
+        if self.closed:
+            return
+        try:
+            self.abort()
+        except Exception as second:  # noqa: BLE001  # the guard of the guard: the receiver failed again
+            self._crashed(second)
+
+    def _release(self, error: BaseException | None) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        if self.reading:
+            self.reading = False
+            self._loop.remove_reader(self._fd)
+        self._drop_waiting()
+        self._socket.close()
+        self.receiver.transport_closed(error)
+        # Breaks the cycles with receiver and OpenSSL, whose 27 KB would else wait for the rare collector.
+        self.receiver = _NOBODY
+        self.tls = None
+        self._recv = _gone_reading
+        self._send = _gone_writing
+
+
+class _Nobody:
+    """Hears nothing: the receiver of a detached transport."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def read_finished(self) -> None: ...
+
+    def eof_received(self) -> None: ...
+
+    def writable(self) -> None: ...
+
+    def transport_closed(self, error: BaseException | None) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
+def _gone_reading(_: int) -> bytes:
+    raise BrokenPipeError
+
+
+def _gone_writing(_: bytes | memoryview) -> int:
+    raise BrokenPipeError
+
+
+def _as_connection_error(error: BaseException) -> BaseException:
+    if isinstance(error, SSL.SysCallError) and error.args and error.args[0] == -1:
+        return Truncated("closed without close_notify")
+    return error

@@ -1,0 +1,115 @@
+"""Request id and trace context: what is received is checked, and continued or made anew.
+
+Knows X-Request-Id, traceparent and tracestate; must not know spans or exporters. Chance comes in as
+`Random.getrandbits`: these ids must be unique, not secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from ambassador.core.model import REQUEST_ID, TRACEPARENT, TRACESTATE, Field, RequestHead
+
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}")
+# Version ff is invalid; 00 ends after the flags, a later one may go on after another dash. Ids are not all zero.
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?",
+    re.DOTALL,
+)
+_FLAGS: Final = {
+    b"%02x" % code: b"%02x" % (code & 0x03) for code in range(256)
+}  # sampled, and random of level 2
+_MAX_MEMBERS: Final = 32
+_STAMPED: Final = REQUEST_ID | TRACEPARENT | TRACESTATE
+
+_ID_BITS: Final = 128
+_SPAN_BITS: Final = 64
+_ALL_BITS: Final = 2 * _ID_BITS + _SPAN_BITS  # request id, trace id, span id, from the left
+_UUID_CLEAR: Final = ((1 << _ID_BITS) - 1) ^ (0xF000 << 64) ^ (0xC000 << 48)
+_UUID_SET: Final = 0x4000 << 64 | 0x8000 << 48  # version 4, variant 10: RFC 9562 §5.4
+_CLEAR: Final = _UUID_CLEAR << (_ID_BITS + _SPAN_BITS) | ((1 << (_ID_BITS + _SPAN_BITS)) - 1)
+# The first bit of trace and span id is set, so neither is ever zero.
+_SET: Final = (
+    _UUID_SET << (_ID_BITS + _SPAN_BITS) | 1 << (_ID_BITS + _SPAN_BITS - 1) | 1 << (_SPAN_BITS - 1)
+)
+
+
+def is_request_id(value: bytes) -> bool:
+    """Say whether a received X-Request-Id may go on: 1 to 128 harmless characters."""
+    return _REQUEST_ID.fullmatch(value) is not None
+
+
+def new_request_id(bits: int) -> bytes:
+    """Give the text of a version 4 UUID.
+
+    Units: `bits` are 128 random bits.
+    Source: RFC 9562 §5.4.
+    """
+    return _dashed(b"%032x" % (bits & _UUID_CLEAR | _UUID_SET))
+
+
+def _dashed(text: bytes) -> bytes:
+    return b"%b-%b-%b-%b-%b" % (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
+
+
+def parse_traceparent(value: bytes) -> tuple[bytes, bytes] | None:
+    """Give trace id and flags (those that we know) of a received traceparent, None when it is invalid.
+
+    Source: W3C Trace Context level 2 §3.2, §3.2.4 (later versions: the first four fields count).
+    """
+    match = _TRACEPARENT.fullmatch(value)
+    if match is None or (match[4] is not None and match[1] == b"00"):
+        return None
+    return match[2], _FLAGS[match[3]]
+
+
+def stamp(
+    head: RequestHead, random_bits: Callable[[int], int], *, sampled: bool = False
+) -> tuple[bytes, bytes, bytes]:
+    """Give request id, trace id and our two header lines; the received fields are removed from the head.
+
+    One well-formed X-Request-Id goes on; one valid traceparent is continued under a span id of ours, with its
+    tracestate as it is. Anything else, several of them too, is replaced, and tracestate then dropped.
+    `sampled` is the flag of a trace begun here. See `benchmarks/micro/policy_headers.py`.
+    Source: W3C Trace Context level 2 §3.2, §3.3, §4.
+    """
+    text = b"%080x" % (random_bits(_ALL_BITS) & _CLEAR | _SET)
+    request_id = None
+    parent = None
+    if head.roles & _STAMPED:
+        request_id, parent = _received(head)
+    if request_id is None:
+        request_id = _dashed(text[:32])
+    trace_id, flags = parent or (text[32:64], b"01" if sampled else b"00")
+    lines = b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-%b\r\n" % (
+        request_id,
+        trace_id,
+        text[64:],
+        flags,
+    )
+    return request_id, trace_id, lines
+
+
+def _received(head: RequestHead) -> tuple[bytes | None, tuple[bytes, bytes] | None]:
+    """Take what was received out of the head; a usable tracestate stays."""
+    others: list[Field] = []
+    ids: list[bytes] = []
+    parents: list[bytes] = []
+    states: list[Field] = []
+    for field in head.fields:
+        role = field.role
+        if not role & _STAMPED:
+            others.append(field)
+        elif role & REQUEST_ID:
+            ids.append(field.value)
+        elif role & TRACEPARENT:
+            parents.append(field.value)
+        else:
+            states.append(field)
+    parent = parse_traceparent(parents[0]) if len(parents) == 1 else None
+    if parent is not None and sum(field.value.count(b",") + 1 for field in states) <= _MAX_MEMBERS:
+        others += states
+    head.fields = others
+    return ids[0] if len(ids) == 1 and is_request_id(ids[0]) else None, parent

@@ -1,0 +1,180 @@
+"""What both front doors share: their open connections, counters, and small steps of a walk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ambassador.core.errors import DownstreamProtocolError
+from ambassador.core.model import USER_AGENT, RequestHead
+from ambassador.http.http1.server import ServerConnection, ServerLimits
+from ambassador.policy.hosts import normal_host
+from ambassador.policy.paths import apply_rewrite
+from ambassador.wire.field import HeadLimits
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from ambassador.config.model import ListenerLimits
+    from ambassador.http.http1.server import Owner
+    from ambassador.net.listener import Accepted
+    from ambassador.proxy.exchange import Exchange
+    from ambassador.proxy.snapshot import Route
+    from ambassador.proxy.surroundings import Surroundings
+    from ambassador.telemetry.logging import Logger
+    from ambassador.telemetry.metrics import Metrics
+    from ambassador.upstream.directory import Directory
+    from ambassador.wire.field import LineCache
+
+
+class Connection(Protocol):
+    """An open downstream connection, as drain sees it."""
+
+    def drain(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Commons:
+    """What all doors of a process share; made once by the composition root."""
+
+    __slots__ = ("cache", "clean", "directory", "log", "loop", "metrics", "own_spiffe", "pseudonym", "surroundings")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        surroundings: Surroundings,
+        cache: LineCache,
+        directory: Directory,
+        metrics: Metrics,
+        log: Logger,
+        clean: Callable[[bytes | str], str],
+        own_spiffe: Callable[[], str | None],
+        pseudonym: Callable[[], bytes],
+    ) -> None:
+        self.loop = loop
+        self.surroundings = surroundings
+        self.cache = cache
+        self.directory = directory
+        self.metrics = metrics
+        self.log = log
+        self.clean = clean
+        self.own_spiffe = own_spiffe
+        self.pseudonym = pseudonym
+
+
+class Doors:
+    """One listener's doors: an open one per connection."""
+
+    __slots__ = ("_limits", "_stats", "commons", "connections", "direction", "draining", "name", "pseudonym", "release")
+
+    def __init__(self, direction: str, name: str, limits: ListenerLimits, commons: Commons) -> None:
+        self.direction = direction
+        self.name = name
+        self.commons = commons
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.pseudonym = commons.pseudonym()
+        self.release: Callable[[Accepted], None]  # gives the listener's slot back; set when the listener exists
+        self._stats = commons.metrics.listener(direction, name)
+        self._limits = ServerLimits(
+            head=HeadLimits(max_head=limits.max_head, max_fields=limits.max_headers, max_uri=limits.max_uri),
+            head_timeout_s=limits.head_timeout_s,
+            idle_timeout_s=limits.idle_timeout_s,
+            write_timeout_s=limits.write_timeout_s,
+            body_min_rate=limits.body_min_rate,
+            max_age_s=limits.max_connection_age_s,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}, {len(self.connections)} connections)"
+
+    def serve(self, accepted: Accepted, owner: Owner) -> None:
+        """Speak HTTP/1.1 on a connection."""
+        connection = ServerConnection(
+            self.commons.loop, accepted.transport, owner, cache=self.commons.cache, limits=self._limits
+        )
+        self._stats.opened()
+        self.connections.add(connection)
+        connection.start()
+        if self.draining:
+            connection.drain()
+
+    def forget(self, connection: Connection, accepted: Accepted) -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+        self._stats.closed()
+        self.release(accepted)
+
+    def drain(self) -> None:
+        """Idle connections close now, busy ones after their exchange."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+    def abort(self) -> None:
+        """Cut what is left."""
+        for connection in list(self.connections):
+            connection.abort()
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """Count and log, once per exchange."""
+        record = exchange.record
+        target = exchange.target
+        stats = (
+            target.stats
+            if target is not None
+            else self.commons.metrics.requests(self.direction, self.name, route=record.route, service=record.service)
+        )
+        upstream_ms = record.upstream_duration_ms
+        stats.exchange_ended(
+            record.status,
+            record.flags,
+            record.duration_ms / 1000,
+            None if upstream_ms is None else upstream_ms / 1000,
+            record.bytes_received,
+            record.bytes_sent,
+        )
+        head = exchange.head
+        if head is not None and head.roles & USER_AGENT:
+            for field in head.fields:
+                if field.role & USER_AGENT:
+                    record.user_agent = self.commons.clean(field.value)
+                    break
+        self.commons.surroundings.log(record)
+
+
+def tunnel_head() -> RequestHead:
+    """Give the head that stands for a connection without a protocol."""
+    return RequestHead(b"CONNECT", b"", b"", b"", [], None)
+
+
+def normal_authority(head: RequestHead) -> bytes:
+    """Give the one host of a request, for routes, rules and logs (F3); empty for HTTP/1.0 without Host."""
+    if not head.authority:
+        return b""
+    try:
+        return normal_host(head.authority)
+    except ValueError as error:
+        raise DownstreamProtocolError("bad_authority", f"Host: {error}.") from None
+
+
+def keep_upgrade(head: RequestHead, allowed: frozenset[bytes]) -> None:
+    """Let only listed protocols be asked for (F5); others are dropped with their field."""
+    if head.upgrade:
+        tokens = [token.strip() for token in head.upgrade.split(b",")]
+        head.upgrade = b", ".join(token for token in tokens if token.lower() in allowed)
+
+
+def rewrite(route: Route, head: RequestHead) -> None:
+    """Apply a route's rewrite; what comes out must be in normal form again (F2)."""
+    if route.rewrite_prefix is not None:
+        try:
+            head.path = apply_rewrite(head.path, route.matched_prefix, route.rewrite_prefix)
+        except ValueError as error:
+            raise DownstreamProtocolError("rewrite_refused", str(error)) from None
+    if route.rewrite_host is not None:
+        head.authority = route.rewrite_host
+
+

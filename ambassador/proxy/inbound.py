@@ -1,0 +1,215 @@
+"""The inbound door: peer -> app. Who may, where to, which lines tell the app who it is.
+
+Order, and why: sanitise first, so that nothing a peer claims is ever read (A2); authorise before routing, so that a
+refused peer learns nothing of our routes; set ours last, so that nothing received can displace it (A3).
+What does not change within a connection is decided when it opens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ambassador.core.errors import AccessDenied, DownstreamProtocolError, LoopDetected, NoRoute, Phase
+from ambassador.core.model import VIA
+from ambassador.core.record import ExchangeRecord
+from ambassador.http.http1.server import ServerConnection
+from ambassador.http.raw import RawDownstream
+from ambassador.policy.authorization import Authorizer, Decision
+from ambassador.policy.forwarding import (
+    ForwardingLines,
+    ForwardingSettings,
+    client_cert_lines,
+    names_us,
+    via_line,
+)
+from ambassador.policy.headers import sanitize
+from ambassador.policy.paths import is_normal_path
+from ambassador.policy.trace_context import stamp
+from ambassador.proxy.doors import Doors, keep_upgrade, normal_authority, rewrite, tunnel_head
+from ambassador.proxy.exchange import Exchange
+from ambassador.proxy.snapshot import Route, RouteCompiler
+from ambassador.wire import xfcc
+
+if TYPE_CHECKING:
+    from ambassador.config.model import InboundConfig
+    from ambassador.core.model import PeerIdentity, RequestHead, TlsSession
+    from ambassador.net.listener import Accepted
+    from ambassador.proxy.doors import Commons
+    from ambassador.telemetry.metrics import Tally
+
+_CONNECT: Final = b"CONNECT"
+
+
+class InboundDoors(Doors):
+    """The compiled view of one inbound listener, and its open connections."""
+
+    __slots__ = (
+        "_denials",
+        "authorizer",
+        "by",
+        "config",
+        "details",
+        "drops_overrides",
+        "forwarding",
+        "needs_normal_paths",
+        "route",
+        "table",
+        "via",
+    )
+
+    def __init__(self, config: InboundConfig, commons: Commons) -> None:
+        super().__init__("inbound", config.name, config.limits, commons)
+        self.config = config
+        compiler = RouteCompiler("inbound", config.name, commons.directory, commons.metrics)
+        self.table = compiler.table(config.routes)
+        self.route = compiler.single(config.app, config.settings)  # of tcp connections
+        self.authorizer = Authorizer(config.deny, config.allow, config.allow_any_verified)
+        self.drops_overrides = (
+            self.authorizer.names_paths
+            or self.authorizer.names_methods
+            or self.table.names_paths
+            or self.table.names_methods
+        )
+        self.needs_normal_paths = self.authorizer.names_paths or self.table.names_paths
+        self.via = {version: via_line(self.pseudonym, version=version) for version in (10, 11)}
+        self.forwarding = ForwardingSettings(config.forwarded_client_cert, config.trusted_hops, xfcc.valid)
+        self.details = frozenset(config.forwarded_client_cert_details)
+
+    def open(self, accepted: Accepted) -> None:
+        """Serve a connection whose handshake is complete."""
+        peer, session = accepted.peer, accepted.tls
+        if peer is None or session is None:
+            # An inbound listener without TLS does not exist; whoever wires one gets a closed door.
+            accepted.transport.detach()
+            self.release(accepted)
+            return
+        door = _InboundDoor(self, accepted, peer, session)
+        if self.config.protocol == "tcp":
+            self._open_tunnel(door, accepted, peer, session)
+        else:
+            self.serve(accepted, door)
+
+    def _open_tunnel(self, door: _InboundDoor, accepted: Accepted, peer: PeerIdentity, session: TlsSession) -> None:
+        downstream = RawDownstream(
+            self.commons.loop, accepted.transport, peer, session, closed=lambda raw: self.forget(raw, accepted)
+        )
+        self.connections.add(downstream)
+        exchange = Exchange(door, downstream)
+        downstream.begin(exchange)
+        exchange.head_received(tunnel_head(), False)
+
+    def count(self, decision: Decision) -> Tally:
+        """Give the counter of a decision, bound by whoever meets it often."""
+        return self.commons.metrics.authorization(
+            self.name,
+            decision.rule,
+            decision="allowed" if decision.allowed else "denied",
+            mode="audit" if self.config.audit else "enforce",
+        )
+
+
+class _InboundDoor:
+    """One inbound connection's door: the peer is known, so most is decided already."""
+
+    __slots__ = (
+        "_accepted",
+        "_authorization",
+        "_doors",
+        "_lines",
+        "_tallies",
+        "is_remote",
+        "record",
+        "response_extra",
+        "surroundings",
+    )
+
+    def __init__(self, doors: InboundDoors, accepted: Accepted, peer: PeerIdentity, session: TlsSession) -> None:
+        self._doors = doors
+        self._accepted = accepted
+        self._authorization = doors.authorizer.for_peer(peer)
+        self._tallies: dict[Decision, Tally] = {}
+        self.surroundings = doors.commons.surroundings
+        self.is_remote = True
+        self.response_extra = b""
+        clean = doors.commons.clean
+        self.record = ExchangeRecord(
+            direction="inbound",
+            listener=doors.name,
+            protocol="HTTP/1.1" if doors.config.protocol == "http" else "tcp",
+            peer=clean(peer.principal),
+            peer_address=accepted.peer_address,
+            tls_version=session.version,
+            tls_group=session.group,
+        )
+        host = accepted.peer_address.rpartition(":")[0].strip("[]")
+        self._lines = ForwardingLines(
+            doors.forwarding,
+            peer_address="" if accepted.peer_address.startswith("unix:") else host,
+            element=xfcc.render(doors.commons.own_spiffe(), peer, doors.details),
+            constant=client_cert_lines(doors.config.client_cert_header, peer),
+        )
+
+    def new_exchange(self, stream: ServerConnection) -> Exchange:
+        return Exchange(self, stream)
+
+    def connection_closed(self, connection: ServerConnection) -> None:
+        self._doors.forget(connection, self._accepted)
+
+    def enter(self, exchange: Exchange, head: RequestHead) -> Route:
+        """Walk the steps of this direction; the first that refuses raises."""
+        doors = self._doors
+        dropped = sanitize(head, drop_overrides=doors.drops_overrides)
+        host = normal_authority(head)
+        decision = self._decide(exchange, head)
+        if doors.config.protocol == "tcp":
+            return doors.route
+        if head.method == _CONNECT:
+            # A gateway is no proxy for its peers (RFC 9110 §9.3.6; F4).
+            raise DownstreamProtocolError("connect_refused", status=501)
+        if head.roles & VIA and names_us(head.fields, doors.pseudonym):
+            raise LoopDetected("loop_detected")
+        route = doors.table.constant or doors.table.find(host, head.method, head.path, head.fields)
+        if route is None:
+            raise NoRoute("no_route")
+        if route.rewrite_prefix is not None or route.rewrite_host is not None:
+            received_authority = head.authority
+            rewrite(route, head)
+        else:
+            received_authority = head.authority
+        keep_upgrade(head, route.upgrades)
+        request_id, trace_id, lines = stamp(head, self.surroundings.random_bits)
+        record = exchange.record
+        record.request_id = request_id.decode("ascii")
+        record.trace_id = trace_id.decode("ascii")
+        forwarded = self._lines.render(received_authority, dropped, may_forward=decision.may_forward)
+        exchange.extra = forwarded + lines + doors.via[head.version]
+        return route
+
+    def _decide(self, exchange: Exchange, head: RequestHead) -> Decision:
+        """Authorise; a path that two readers could read differently is refused before a rule looks at it (F1)."""
+        doors = self._doors
+        constant = self._authorization.constant
+        if doors.needs_normal_paths and (constant is None or constant.allowed):
+            path = head.path
+            if path.startswith(b"/") and not is_normal_path(path):
+                raise DownstreamProtocolError("path_not_normal")
+        decision = constant or self._authorization.decide(head.method, head.path)
+        tally = self._tallies.get(decision)
+        if tally is None:
+            tally = self._tallies[decision] = doors.count(decision)
+        tally.value += 1
+        record = exchange.record
+        record.rule = decision.rule
+        record.reason = decision.reason
+        if not decision.allowed:
+            record.phase = Phase.ADMIT
+            if not doors.config.audit:
+                raise AccessDenied(decision.reason)
+            doors.commons.log.warning(
+                "authorization_would_deny", listener=doors.name, peer=record.peer, rule=decision.rule, reason=decision.reason
+            )
+            record.phase = Phase.ROUTE
+        return decision
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        self._doors.exchange_ended(exchange)

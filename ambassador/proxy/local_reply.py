@@ -1,0 +1,55 @@
+"""Our own answers: error -> response.
+
+The local app gets flag, detail and a sentence; a remote peer the bare status, because a stranger learns nothing
+about our routes, rules and services (house §4).
+"""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from ambassador.core.model import ResponseHead
+
+if TYPE_CHECKING:
+    from ambassador.core.errors import ExchangeError
+
+_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+#: Flags whose cause passes by itself: say when to come again. Units: seconds.
+_RETRY_AFTER: Final = {"UO": 1, "OM": 1, "RL": 1}
+
+
+class DateLine:
+    """`Date` as one line, rendered once a second (RFC 9110 §6.6.1)."""
+
+    __slots__ = ("_line", "_second")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._line = b""
+
+    def at(self, wall: float) -> bytes:
+        """Give the line for a moment. Units: Unix time in seconds."""
+        second = int(wall)
+        if second != self._second:
+            self._second = second
+            self._line = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
+        return self._line
+
+
+def local_reply(error: ExchangeError, *, remote: bool, status: int = 0) -> tuple[ResponseHead, bytes, bytes]:
+    """Give head, extra header lines and body of the answer to a failed exchange."""
+    status = status or error.status
+    reason = _REASONS.get(status, b"")
+    if remote:
+        return ResponseHead(status, reason, [], 0), b"", b""
+    flag = error.flag.value
+    body = (error.message or reason.decode() or error.detail).encode("utf-8", "backslashreplace") + b"\n"
+    extra = b"X-Ambassador-Flags: %b\r\nX-Ambassador-Detail: %b\r\nContent-Type: text/plain; charset=utf-8\r\n" % (
+        flag.encode(),
+        error.detail.encode(),
+    )
+    if flag in _RETRY_AFTER:
+        extra += b"Retry-After: %d\r\n" % _RETRY_AFTER[flag]
+    return ResponseHead(status, reason, [], len(body)), extra, body

@@ -1,0 +1,101 @@
+"""The immutable compiled view of the configuration that an exchange captures once.
+
+Knows routes with their services, settings and counters; must not know sockets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ambassador.policy.routing import RouteTable, Split, by_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ambassador.config.model import RouteConfig, RouteSettings
+    from ambassador.telemetry.metrics import Metrics, RequestStats
+    from ambassador.upstream.directory import Directory
+    from ambassador.upstream.service import Service
+
+
+class Target:
+    """A service as one route leads to it, with the counters of both."""
+
+    __slots__ = ("service", "stats")
+
+    def __init__(self, service: Service, stats: RequestStats) -> None:
+        self.service = service
+        self.stats = stats
+
+
+class Route:
+    """One route, ready to be walked."""
+
+    __slots__ = ("_split", "matched_prefix", "name", "only_target", "rewrite_host", "rewrite_prefix", "settings", "targets", "upgrades")
+
+    def __init__(
+        self,
+        name: str,
+        targets: Sequence[tuple[Target, int]],
+        settings: RouteSettings,
+        *,
+        matched_prefix: bytes = b"/",
+        rewrite_prefix: bytes | None = None,
+        rewrite_host: bytes | None = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.targets = tuple(target for target, _ in targets)
+        self.only_target = targets[0][0] if len(targets) == 1 else None
+        self._split = Split(targets)
+        self.matched_prefix = matched_prefix
+        self.rewrite_prefix = rewrite_prefix
+        self.rewrite_host = rewrite_host
+        self.upgrades = frozenset(token.lower().encode() for token in settings.upgrades)
+
+    def __repr__(self) -> str:
+        return f"Route({self.name})"
+
+    def target(self, chance: Callable[[], float]) -> Target:
+        """Give the service for one exchange."""
+        return self.only_target or self._split.pick(chance())
+
+
+class RouteCompiler:
+    """Makes routes of one listener out of its configuration."""
+
+    __slots__ = ("_direction", "_directory", "_listener", "_metrics")
+
+    def __init__(self, direction: str, listener: str, directory: Directory, metrics: Metrics) -> None:
+        self._direction = direction
+        self._listener = listener
+        self._directory = directory
+        self._metrics = metrics
+
+    def table(self, routes: Iterable[RouteConfig]) -> RouteTable[Route]:
+        """Give the table of explicit routes."""
+        return RouteTable([(route.name, route.match, self._route(route)) for route in routes])
+
+    def by_name(self, services: Iterable[tuple[str, Sequence[str], RouteSettings]]) -> RouteTable[Route]:
+        """Give the table that leads NAME, NAME.localhost and `hosts` to the service NAME."""
+        return by_name([(name, hosts, self.single(name, settings)) for name, hosts, settings in services])
+
+    def single(self, service: str, settings: RouteSettings) -> Route:
+        """Give the route that leads everything to one service; it has the service's name."""
+        return Route(service, [(self._target(service, service), 1)], settings)
+
+    def _route(self, route: RouteConfig) -> Route:
+        rewrite = route.rewrite
+        matched = route.match.prefix or route.match.path or "/"
+        return Route(
+            route.name,
+            [(self._target(route.name, service), weight) for service, weight in route.targets],
+            route.settings,
+            matched_prefix=matched.encode(),
+            rewrite_prefix=rewrite.prefix.encode() if rewrite is not None and rewrite.prefix is not None else None,
+            rewrite_host=rewrite.host.encode() if rewrite is not None and rewrite.host is not None else None,
+        )
+
+    def _target(self, route: str, service: str) -> Target:
+        stats = self._metrics.requests(self._direction, self._listener, route=route, service=service)
+        return Target(self._directory[service], stats)

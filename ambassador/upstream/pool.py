@@ -1,0 +1,280 @@
+"""The connections to one endpoint: idle ones kept warm, new ones dialled.
+
+Knows how many may wait, how long and how old; must not know exchanges beyond "somebody wants a connection". The
+newest idle connection is taken first, so that the others can age and go.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ambassador.core.errors import ConnectFailed, ExchangeError
+from ambassador.http.http1.client import ClientConnection
+from ambassador.http.raw import RawConnection
+from ambassador.net.alarm import NEVER, Alarm
+from ambassador.net.dialer import DialError, Dialled, TlsClient, dial
+from ambassador.net.transport import Budget, Transport
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from OpenSSL import SSL
+
+    from ambassador.config.model import ServiceConfig
+    from ambassador.core.model import Address, Endpoint
+    from ambassador.net.tasks import TaskGroup
+    from ambassador.wire.field import HeadLimits, LineCache
+
+
+class SessionTls(TlsClient, Protocol):
+    """The client side of TLS with its memory of sessions."""
+
+    def remember(self, session_key: object, connection: SSL.Connection, mono_now: float) -> None: ...
+
+
+class PoolEvents(Protocol):
+    """What a pool reports."""
+
+    def dialled(self, service: str, dialled: Dialled) -> None: ...
+
+    def dial_failed(self, service: str, address: Address, error: DialError) -> None: ...
+
+    def callback_crashed(self, error: BaseException) -> None: ...
+
+
+class Waiter(Protocol):
+    """Who asked for a connection."""
+
+    def connection_ready(self, connection: ClientConnection) -> None: ...
+
+    def connection_failed(self, error: ExchangeError) -> None: ...
+
+
+class RawWaiter(Protocol):
+    """Who asked for a connection that carries a tunnel."""
+
+    def raw_connection_ready(self, connection: RawConnection) -> None: ...
+
+    def connection_failed(self, error: ExchangeError) -> None: ...
+
+
+class Environment:
+    """What every pool of a process shares."""
+
+    __slots__ = ("budget", "cache", "events", "forbidden", "limits", "loop", "tasks", "wall")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        tasks: TaskGroup,
+        cache: LineCache,
+        limits: HeadLimits,
+        events: PoolEvents,
+        wall: Callable[[], float],
+        forbidden: Callable[[Address], bool],
+        budget: Budget,
+    ) -> None:
+        self.budget = budget
+        self.loop = loop
+        self.tasks = tasks
+        self.cache = cache
+        self.limits = limits
+        self.events = events
+        self.wall = wall
+        self.forbidden = forbidden
+
+
+class Dial:
+    """A connection being made for somebody who may lose interest."""
+
+    __slots__ = ("waiter",)
+
+    def __init__(self, waiter: Waiter | RawWaiter) -> None:
+        self.waiter: Waiter | RawWaiter | None = waiter
+
+    def cancel(self) -> None:
+        """Lose interest: the connection, when it comes, is kept for others or closed."""
+        self.waiter = None
+
+
+class Pool:
+    """Idle and busy connections to one endpoint."""
+
+    __slots__ = ("_alarm", "_config", "_environment", "_tls", "busy", "closing", "endpoint", "idle")
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        config: ServiceConfig,
+        environment: Environment,
+        tls: Callable[[], SessionTls] | None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._config = config
+        self._environment = environment
+        self._tls = tls
+        self._alarm = Alarm(environment.loop, self._retire_idle)
+        self.idle: list[ClientConnection] = []
+        self.busy: set[ClientConnection] = set()
+        self.closing = False
+
+    def __repr__(self) -> str:
+        return f"Pool({self.endpoint}, {len(self.idle)} idle, {len(self.busy)} busy)"
+
+    def take(self, *, checked: bool) -> ClientConnection | None:
+        """Give the newest idle connection, or None: dial then.
+
+        `checked` looks at the socket first, which costs a system call: asked for when the request could not be
+        repeated if the connection turned out to have died this very moment.
+        """
+        idle = self.idle
+        if not idle:
+            return None
+        settings = self._config.pool
+        now = self._environment.loop.time()
+        while idle:
+            connection = idle.pop()
+            if (
+                now - connection.idle_since < settings.idle_timeout_s
+                and now - connection.born_at < settings.max_age_s
+                and (not checked or connection.is_alive())
+                and connection.is_open()
+            ):
+                self.busy.add(connection)
+                return connection
+            connection.close()
+        return None
+
+    def dial(self, waiter: Waiter) -> Dial:
+        """Make a connection; the waiter hears of it, or of the failure, once."""
+        attempt = Dial(waiter)
+        self._environment.tasks.start(self._dial(attempt), name=f"dial {self.endpoint}")
+        return attempt
+
+    def dial_raw(self, waiter: RawWaiter) -> Dial:
+        """Make a connection for a tunnel, which the waiter owns."""
+        attempt = Dial(waiter)
+        self._environment.tasks.start(self._dial_raw(attempt), name=f"dial {self.endpoint}")
+        return attempt
+
+    def close(self) -> None:
+        """Close what is idle; busy connections close when they come back."""
+        self.closing = True
+        self._alarm.cancel()
+        for connection in list(self.idle):
+            connection.close()
+
+    def retire(self) -> None:
+        """Close idle connections and take no busy one back: they carry an identity that has been replaced."""
+        for connection in list(self.idle):
+            connection.close()
+        for connection in self.busy:
+            connection.born_at = -NEVER
+
+    # ---- from connections ----------------------------------------------------------------------------------
+
+    def connection_free(self, connection: ClientConnection) -> None:
+        """Keep a connection whose exchange has ended."""
+        self.busy.discard(connection)
+        settings = self._config.pool
+        now = self._environment.loop.time()
+        if (
+            self.closing
+            or len(self.idle) >= settings.max_idle
+            or now - connection.born_at >= settings.max_age_s
+            or (settings.max_requests is not None and connection.requests >= settings.max_requests)
+        ):
+            connection.close()
+            return
+        connection.idle_since = now
+        self.idle.append(connection)
+        due = now + settings.idle_timeout_s
+        if self._alarm.at == NEVER:
+            self._alarm.set(due)
+
+    def connection_closed(self, connection: ClientConnection) -> None:
+        """Forget a connection; its TLS session may serve the next one."""
+        self.busy.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+        if self._tls is not None and connection.tls is not None:
+            self._tls().remember(self._session_key(), connection.tls, self._environment.loop.time())
+
+    def _retire_idle(self) -> None:
+        limit = self._environment.loop.time() - self._config.pool.idle_timeout_s
+        for connection in [old for old in self.idle if old.idle_since <= limit]:
+            connection.close()
+        if self.idle:
+            self._alarm.set(self.idle[0].idle_since + self._config.pool.idle_timeout_s)
+
+    # ---- dialling ------------------------------------------------------------------------------------------
+
+    def _session_key(self) -> object:
+        return self.endpoint.address
+
+    async def _dial(self, attempt: Dial) -> None:
+        tls = self._tls() if self._tls is not None else None
+        dialled = await self._connect(attempt, tls)
+        if dialled is None:
+            return
+        environment = self._environment
+        connection = ClientConnection(
+            environment.loop,
+            self._transport(dialled),
+            self,
+            cache=environment.cache,
+            limits=environment.limits,
+            refusal=None if tls is None else tls.refusal,
+            peer=dialled.peer,
+            session=dialled.session,
+        )
+        connection.start()
+        waiter = attempt.waiter
+        if waiter is None:
+            self.busy.add(connection)
+            self.connection_free(connection)
+            return
+        self.busy.add(connection)
+        waiter.connection_ready(connection)  # type: ignore[union-attr]  # `dial` took a Waiter
+
+    async def _dial_raw(self, attempt: Dial) -> None:
+        tls = self._tls() if self._tls is not None else None
+        dialled = await self._connect(attempt, tls)
+        if dialled is None:
+            return
+        if attempt.waiter is None:
+            dialled.socket.close()
+            return
+        connection = RawConnection(self._transport(dialled), dialled.peer, dialled.session)
+        attempt.waiter.raw_connection_ready(connection)  # type: ignore[union-attr]  # `dial_raw` took a RawWaiter
+
+    async def _connect(self, attempt: Dial, tls: SessionTls | None) -> Dialled | None:
+        environment = self._environment
+        try:
+            dialled = await dial(
+                self.endpoint.address,
+                tls=tls,
+                session_key=self._session_key(),
+                timeout_s=self._config.connect_timeout_s,
+                wall=environment.wall,
+                forbidden=environment.forbidden,
+            )
+        except DialError as error:
+            environment.events.dial_failed(self._config.name, self.endpoint.address, error)
+            if attempt.waiter is not None:
+                attempt.waiter.connection_failed(ConnectFailed(error.reason, error.message))
+            return None
+        environment.events.dialled(self._config.name, dialled)
+        return dialled
+
+    def _transport(self, dialled: Dialled) -> Transport:
+        environment = self._environment
+        return Transport(
+            environment.loop,
+            dialled.socket,
+            tls=dialled.connection,
+            budget=environment.budget,
+            crashed=environment.events.callback_crashed,
+        )

@@ -1,0 +1,110 @@
+"""A named group of endpoints: which of them is tried next.
+
+Knows which endpoints failed to connect just now and how many exchanges each has; the choice itself is
+`policy.balancing`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ambassador.policy.balancing import LeastRequest, RoundRobin
+from ambassador.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from random import Random
+
+    from ambassador.config.model import ServiceConfig
+    from ambassador.core.model import Endpoint
+    from ambassador.upstream.pool import Environment, SessionTls
+
+#: How long an endpoint that refused a connection is tried only after the others; doubled up to the second number.
+SHUNNED_S: Final = (1.0, 30.0)
+
+
+class EndpointState:
+    """One endpoint with its connections and what has been seen of it."""
+
+    __slots__ = ("_failures", "address_text", "outstanding", "pool", "shunned_until", "weight")
+
+    def __init__(self, endpoint: Endpoint, pool: Pool) -> None:
+        self.pool = pool
+        self.weight = endpoint.weight
+        self.address_text = str(endpoint)
+        self.outstanding = 0
+        self.shunned_until = 0.0
+        self._failures = 0
+
+    def __repr__(self) -> str:
+        return f"EndpointState({self.address_text}, {self.outstanding} outstanding)"
+
+    def connect_failed(self, now: float) -> None:
+        """Prefer the others for a while."""
+        shortest, longest = SHUNNED_S
+        self.shunned_until = now + min(longest, shortest * 2**self._failures)
+        self._failures = min(self._failures + 1, 8)
+
+    def connected(self) -> None:
+        """It answers."""
+        self._failures = 0
+        self.shunned_until = 0.0
+
+
+class Service:
+    """Endpoints, their balancer and their pools."""
+
+    __slots__ = ("_balancer", "_random", "config", "endpoints", "name")
+
+    def __init__(
+        self,
+        config: ServiceConfig,
+        environment: Environment,
+        *,
+        tls: Callable[[], SessionTls] | None,
+        random: Random,
+    ) -> None:
+        self.config = config
+        self.name = config.name
+        self._random = random
+        self.endpoints = [
+            EndpointState(endpoint, Pool(endpoint, config, environment, tls)) for endpoint in config.endpoints
+        ]
+        self._balancer = RoundRobin() if config.balance == "round_robin" else LeastRequest()
+
+    def __repr__(self) -> str:
+        return f"Service({self.name}, {self.endpoints})"
+
+    def pick(self, tried: Collection[EndpointState], now: float) -> EndpointState | None:
+        """Give the endpoint for the next attempt, or None when all were tried.
+
+        Endpoints that failed to connect just now come last: when there is no other, one of them is worth a try.
+        """
+        endpoints = self.endpoints
+        if len(endpoints) == 1:
+            return None if tried else endpoints[0]
+        left = [state for state in endpoints if state not in tried]
+        if not left:
+            return None
+        healthy = [state for state in left if state.shunned_until <= now]
+        return self._balancer.pick(healthy or left, self._random)
+
+    def states(self, now: float) -> dict[str, int]:
+        """Give the number of endpoints by state."""
+        shunned = sum(1 for state in self.endpoints if state.shunned_until > now)
+        return {"healthy": len(self.endpoints) - shunned, "unreachable": shunned}
+
+    def connections(self) -> dict[str, int]:
+        """Give the number of connections by state."""
+        pools = [state.pool for state in self.endpoints]
+        return {"idle": sum(len(p.idle) for p in pools), "busy": sum(len(p.busy) for p in pools)}
+
+    def retire(self) -> None:
+        """Use no connection again that was made with the credentials that have been replaced."""
+        for state in self.endpoints:
+            state.pool.retire()
+
+    def close(self) -> None:
+        """Close idle connections; busy ones close when their exchange has ended."""
+        for state in self.endpoints:
+            state.pool.close()

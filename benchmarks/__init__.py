@@ -1,0 +1,1 @@
+"""Benchmarks: `load` measures whole proxies beside others; `micro` measures single hot functions."""
