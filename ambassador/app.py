@@ -14,8 +14,9 @@ from ambassador import __version__
 from ambassador.control.admin import Admin
 from ambassador.control.admin_server import AdminServer
 from ambassador.control.drain import Closing, drain
-from ambassador.control.reload import reload_credentials
+from ambassador.control.reload import CredentialReload
 from ambassador.core.clock import SystemClock
+from ambassador.core.errors import ListenError
 from ambassador.identity import tls as tls_library
 from ambassador.identity.refusal import NOBODY
 from ambassador.identity.store import IdentityStore
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from ambassador.net.dialer import DialError, Dialled
 
 EXIT_DONE, EXIT_FORCED = 0, 1
+#: How long the end waits for who reads the access log. Units: seconds.
+FLUSH_S, FORCED_FLUSH_S = 2.0, 0.2
 
 
 class Application:
@@ -80,7 +83,8 @@ class Application:
         self.admin_server: AdminServer | None = None
         self.refusals = RefusalLog(self.log.warning, now=loop.time, call_later=loop.call_later)
         self.lag = LoopLag(self.metrics.lag.observe, call_later=loop.call_later, now=loop.time)
-        self.started = self.draining = False
+        self.reload = self._build_reload()
+        self.started = self.draining = self.forced = False
         self._stop_requests: asyncio.Queue[bool] = asyncio.Queue()
         self._connect_gauges()
 
@@ -89,7 +93,18 @@ class Application:
     def _open_access_log(self) -> AccessLog | None:
         if self.config.access_log is None:
             return None
-        return AccessLog(self.config.access_log, call_later=self.loop.call_later)
+        try:
+            return AccessLog(self.config.access_log, call_later=self.loop.call_later)
+        except OSError as error:
+            problem = (error.strerror or "failed").lower()
+            raise ListenError(f"cannot write access_log.path {self.config.access_log.path}: {problem}") from None
+
+    def _build_reload(self) -> CredentialReload | None:
+        if self.store is None:
+            return None
+        return CredentialReload(
+            self.store, self.directory, tasks=self.tasks, metrics=self.metrics, log=self.log
+        )
 
     def _build_directory(self) -> Directory:
         environment = Environment(
@@ -267,7 +282,8 @@ class Application:
         second.cancel()
         finished = draining.done() and draining.result()
         draining.cancel()
-        if not finished:
+        self.forced = not finished
+        if self.forced:
             self.log.warning("drain_forced", open=sum(len(doors.connections) for doors in self.doors))
         return EXIT_DONE if finished else EXIT_FORCED
 
@@ -276,14 +292,15 @@ class Application:
         self._close_listeners()
         for doors in self.doors:
             doors.abort()
-        self.directory.close()
         if self.admin_server is not None:
             self.admin_server.close()
-        await self.tasks.close()
+        await self.tasks.close()  # dials first: what they would still bring is closed below
+        self.directory.abort()
         self.lag.stop()
         self.refusals.flush()
         if self.access_log is not None:
-            self.access_log.close()
+            # Who asked twice, or has waited for the whole drain, does not wait for a reader that has stopped.
+            self.access_log.close(FORCED_FLUSH_S if self.forced else FLUSH_S)
 
     def _close_listeners(self) -> None:
         for listener in (*self.listeners, *([self.admin_listener] if self.admin_listener is not None else [])):
@@ -291,10 +308,8 @@ class Application:
             listener.abort_handshakes()
 
     def _reload(self) -> None:
-        if self.store is not None and not self.draining:
-            self.tasks.start(
-                reload_credentials(self.store, self.directory, metrics=self.metrics, log=self.log), name="reload"
-            )
+        if self.reload is not None and not self.draining:
+            self.reload.request()
 
     # ---- what the parts report -----------------------------------------------------------------------------
 
@@ -368,7 +383,7 @@ class _PoolEvents:
             metrics.session_started("outbound", version=session.version, group=session.group, resumed=session.resumed)
 
     def dial_failed(self, service: str, address: Address, error: DialError) -> None:
-        if error.cause is not None:
+        if error.cause is not None or error.reason == "handshake_timeout":
             self._app.metrics.handshake_ended("outbound", "refused", service=service, reason=error.reason)
         self._app.log.debug("dial_failed", service=service, endpoint=str(address), reason=error.reason)
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import ssl  # noqa: TID251  # the intruder is somebody else's program and must not profit from ours
@@ -63,7 +64,13 @@ class DemoError(AmbassadorError):
     """The demo did not show what it promises; the text is one sentence."""
 
 
-@click.command()
+@click.command(
+    name="demo",
+    help="""Example: ambassador demo --keep
+
+    Starts two apps with a sidecar each on loopback, lets them call each other over mutual TLS, and shows how an
+    intruder without a certificate is refused.""",
+)
 @click.option("--keep", is_flag=True, help="Go on until ^C.")
 @click.option(
     "--write",
@@ -72,24 +79,24 @@ class DemoError(AmbassadorError):
     help="Leave configuration and certificates in this directory, as a start.",
 )
 def command(*, keep: bool, folder: Path | None) -> None:
-    """Example: ambassador demo --keep
-
-    Starts two apps with a sidecar each on loopback, lets them call each other over mutual TLS, and shows how an
-    intruder without a certificate is refused.
-    """
-    sys.exit(run_demo(keep=keep, folder=folder))
+    """Show what the proxy does, and end."""
+    raise SystemExit(run_demo(keep=keep, folder=folder))
 
 
 def run_demo(*, keep: bool = False, folder: Path | None = None) -> int:
-    """Run the demo and give the exit code: 0 when everything was as promised, 1 otherwise."""
+    """Run the demo and give the exit code: 0 when everything was as promised, 1 if not, 130 when interrupted."""
     try:
         with _workplace(folder) as place:
             asyncio.run(_demo(place, keep=keep, written=folder is not None))
     except DemoError as error:
         click.echo(f"ambassador demo: {error}", err=True)
         return 1
-    except KeyboardInterrupt:
-        click.echo("\nended")
+    except TimeoutError:
+        click.echo(f"ambassador demo: no answer within {PATIENCE_S:.0f} s", err=True)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("\ninterrupted, everything ended", err=True)
+        return 130
     return 0
 
 
@@ -109,7 +116,11 @@ def _workplace(folder: Path | None) -> Iterator[Path]:
 
 
 async def _demo(place: Path, *, keep: bool, written: bool) -> None:
-    now = asyncio.get_running_loop().time
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    demo = asyncio.current_task()
+    assert demo is not None  # noqa: S101  # for the type checker
+    loop.add_signal_handler(signal.SIGTERM, demo.cancel)  # as ^C does: no sidecar outlives us
     async with _pods(place) as pods:
         begin = now()
         async with _sidecars(place) as sidecars:
@@ -123,9 +134,8 @@ async def _demo(place: Path, *, keep: bool, written: bool) -> None:
             await _show_intruder(place, payments, sidecars["payments"])
             if keep:
                 await _stay(web, payments)
-        failed = [name for name, sidecar in sidecars.items() if sidecar.process.returncode != 0]
-    if failed:
-        raise DemoError(f"did not end cleanly: {', '.join(failed)}")
+        for sidecar in sidecars.values():
+            sidecar.check_end()
     hints = [] if keep else ["go on: --keep"]
     hints += [f"start your own: {place}" if written else "start your own: --write DIR"]
     click.echo(f"done, everything ended; {'; '.join(hints)}")
@@ -135,18 +145,20 @@ async def _show_call(caller: Pod, callee: Pod) -> None:
     """Call `callee` directly and through both sidecars, in turns, so that both medians saw the same machine."""
     path = _PATHS[callee.name]
     direct, relayed = [], []
-    answer = Answer(0, "nobody", 0.0)
+    answer = Answer(0, "", "nobody", 0.0)
     async with _client(callee.app) as plain, _client(caller.outbound) as mesh:
         for _ in range(ROUNDS):
             direct.append((await plain.get(path, callee.name)).seconds)
             answer = await mesh.get(path, callee.name)
             relayed.append(answer.seconds)
     if answer.status != 200 or answer.caller != f"spiffe://demo/{caller.name}":  # noqa: PLR2004  # OK
-        raise DemoError(f"{caller.name} -> {callee.name}: {answer.status}, seen as {answer.caller}")
+        raise DemoError(
+            f"{caller.name} -> {callee.name}: {answer.status} {answer.detail}, seen as {answer.caller}"
+        )
     median = statistics.median(direct)
     added = statistics.median(relayed) - median
     click.echo(
-        f"{f'{caller.name} -> {callee.name}':<17} GET {path:<7} {answer.status}  seen as {answer.caller:<20} "
+        f"{f'{caller.name} -> {callee.name}':<17} GET {path:<7} {answer.status}  seen as {answer.caller:<22}  "
         f"direct {median * 1000:.1f} ms  added {added * 1000:.1f} ms"
     )
 
@@ -160,6 +172,8 @@ async def _show_intruder(place: Path, victim: Pod, sidecar: Sidecar) -> None:
         async with _client(victim.inbound, context) as client:
             # TLS 1.3 refuses a client only after its handshake is over, with the first read.
             answer = await client.get(path, victim.name)
+    except TimeoutError:
+        raise DemoError("the intruder got neither an answer nor a refusal") from None
     except (OSError, EOFError):
         event = await sidecar.wait_for("handshake_refused")
         click.echo(
@@ -176,11 +190,11 @@ async def _stay(*pods: Pod) -> None:
             f"as {pod.name}: curl http://127.0.0.1:{pod.outbound}{_PATHS[other.name]}   "
             f"mTLS on 127.0.0.1:{pod.inbound}   metrics: curl http://127.0.0.1:{pod.admin}/metrics"
         )
-    click.echo("^C ends it")
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
+    click.echo("^C ends it")
     await ended.wait()
     click.echo("")
 
@@ -244,12 +258,18 @@ def _write_identity(folder: Path, issued: Issued, authority: Authority) -> None:
 
 
 async def _free_ports(count: int) -> list[int]:
-    """Give ports that were free a moment ago; the demo is no place for more care than that."""
-    servers = [await asyncio.start_server(_serve_app, "127.0.0.1", 0) for _ in range(count)]
-    ports = [server.sockets[0].getsockname()[1] for server in servers]
-    for server in servers:
+    """Give ports that were free a moment ago, from below the range that outgoing connections use."""
+    chance = random.SystemRandom()
+    ports: list[int] = []
+    while len(ports) < count:
+        port = chance.randrange(10_000, 32_000)
+        try:
+            server = await asyncio.start_server(_serve_app, "127.0.0.1", port)
+        except OSError:
+            continue  # taken
         server.close()
         await server.wait_closed()
+        ports.append(port)
     return ports
 
 
@@ -290,6 +310,7 @@ class Answer:
     """A response, and how long it took. `caller` is the body: who the app says has called."""
 
     status: int
+    detail: str  # of a sidecar's own answer
     caller: str
     seconds: float
 
@@ -307,9 +328,18 @@ class Client:
         begin = self.now()
         self.writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         head = await self.reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-        body = await self.reader.readexactly(int(length[1]) if length else 0)
-        return Answer(int(head.split()[1]), body.decode("utf-8", "replace"), self.now() - begin)
+        body = await self.reader.readexactly(int(_field(head, "content-length") or 0))
+        return Answer(
+            status=int(head.split()[1]),
+            detail=_field(head, "x-ambassador-detail"),
+            caller=body.decode("utf-8", "replace").strip(),
+            seconds=self.now() - begin,
+        )
+
+
+def _field(head: bytes, name: str) -> str:
+    found = re.search(rf"(?i)\r\n{name}: *([^\r]*)", head.decode("latin-1"))
+    return found[1] if found else ""
 
 
 @contextlib.asynccontextmanager
@@ -369,8 +399,14 @@ class Sidecar:
             raise DemoError(f"sidecar of {self.name} wrote no {name}") from None
         return found[0]
 
+    def check_end(self) -> None:
+        """Errors: DemoError unless it ended of itself, with 0."""
+        code = self.process.returncode
+        if code != 0:
+            raise DemoError(f"the sidecar of {self.name} ended with {code}: {self._last_words()}")
+
     def _last_words(self) -> str:
-        return " ".join(self.text) or str(list(self.events)[-1:])
+        return "\n".join(self.text) or str(list(self.events)[-1:])
 
     def stop(self) -> None:
         """Ask it to end, as Kubernetes and compose do."""

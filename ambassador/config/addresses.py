@@ -14,18 +14,22 @@ _MAX_UNIX_PATH = 107  # sun_path has 108 bytes, the last one is NUL (unix(7))
 _MAX_PORT = 65535
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?", re.ASCII)
-_EXPECTED = "expected IP:PORT, [IP6]:PORT, localhost:PORT or unix:/path"
+_EXPECTED = "IP:PORT, [IP6]:PORT, localhost:PORT or unix:/path"
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class AddressProblem(ValueError):
-    """What is wrong with an address: `expected` never quotes it, `cure` may."""
+    """What is wrong with an address: `expected` (after that word) never quotes it, `cure` may."""
 
     def __init__(self, expected: str, cure: str = "") -> None:
         super().__init__(expected)
         self.expected = expected
         self.cure = cure
+
+
+class NameProblem(AddressProblem):
+    """A name stands where only an IP address can."""
 
 
 def parse_listen(text: str) -> Address:
@@ -43,16 +47,19 @@ def parse_dial(text: str) -> Address:
 
     Errors: AddressProblem, also for addresses that nothing can be sent to.
     """
-    address = _parse(text)
+    try:
+        address = _parse(text)
+    except NameProblem as problem:
+        raise AddressProblem(f"{problem.expected}, since names are not built yet") from None
     if address.path:
         return address
     if not address.port:
-        raise AddressProblem("expected a port from 1 to 65535")
+        raise AddressProblem("a port from 1 to 65535")
     ip = ip_of(address)
     if ip is not None and ip.is_unspecified:
-        raise AddressProblem("expected an address to connect to", f"write 127.0.0.1:{address.port}")
+        raise AddressProblem("an address to connect to", f"write 127.0.0.1:{address.port}")
     if ip is not None and ip.is_multicast:
-        raise AddressProblem("expected the address of one host")
+        raise AddressProblem("the address of one host")
     return address
 
 
@@ -111,7 +118,10 @@ def _parse(text: str) -> Address:
     if not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
         raise AddressProblem(_EXPECTED, "a port is a number from 1 to 65535")
     if not host:
-        raise AddressProblem(_EXPECTED, f"write 0.0.0.0:{port}, or [::]:{port} for IPv6 too")
+        raise AddressProblem(
+            _EXPECTED,
+            f"write 127.0.0.1:{port} for this machine, 0.0.0.0:{port} for all, [::]:{port} with IPv6",
+        )
     return Address(_host(host, port), int(port))
 
 
@@ -129,22 +139,22 @@ def _host(host: str, port: str) -> str:
             _EXPECTED, f"write [{bare}]:{port}" if not bracketed else f"write {bare}:{port}"
         )
     if isinstance(ip, ipaddress.IPv6Address) and ip.scope_id:
-        raise AddressProblem("expected an address without a zone (%)")
+        raise AddressProblem("an address without a zone (%)")
     return str(ip)
 
 
 def _not_an_ip(host: str) -> AddressProblem:
     digits = host.replace(".", "")
     if _NAME.fullmatch(host) and not digits.isdigit():
-        return AddressProblem("names are not built yet, expected an IP address or localhost")
+        return NameProblem("an IP address or localhost before the port")
     return AddressProblem(_EXPECTED)
 
 
 def _unix(path: str) -> Address:
     if not path.startswith("/"):
-        raise AddressProblem("expected an absolute path after unix:")
+        raise AddressProblem("an absolute path after unix:")
     if len(path.encode()) > _MAX_UNIX_PATH:
-        raise AddressProblem(f"expected a socket path of at most {_MAX_UNIX_PATH} bytes")
+        raise AddressProblem(f"a socket path of at most {_MAX_UNIX_PATH} bytes")
     if not path.isprintable() or path.endswith("/"):
-        raise AddressProblem("expected the path of a socket after unix:")
+        raise AddressProblem("the path of a socket after unix:")
     return Address(path=path)

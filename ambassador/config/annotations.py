@@ -41,7 +41,9 @@ class OneOrMany:
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
-        listed = handler(schema)
+        listed = next(
+            branch for branch in _branches(handler(schema)) if branch.get("type") == "array"
+        )
         return {"anyOf": [listed["items"], listed]}
 
 
@@ -79,9 +81,11 @@ class Filled:
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
         inner: JsonSchema = handler(schema)
-        for branch in inner.get("anyOf", [inner]):
-            if branch.get("type") in {"array", "object"}:
-                branch["minItems" if branch["type"] == "array" else "minProperties"] = 1
+        for branch in _branches(inner):
+            if branch.get("type") == "array":
+                branch["minItems"] = 1
+            elif branch.get("type") == "object":
+                branch["minProperties"] = 1
         return inner
 
 
@@ -102,3 +106,9 @@ class Or:
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
         return {"anyOf": [{"const": self.word}, handler(schema)]}
+
+
+def _branches(schema: JsonSchema) -> list[JsonSchema]:
+    """Give the alternatives of a schema, or itself when it has none."""
+    branches: list[JsonSchema] = schema.get("anyOf", [schema])
+    return branches

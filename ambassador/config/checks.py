@@ -58,11 +58,11 @@ def flag(value: Any) -> bool:
 
 def integer(lowest: int, highest: int | None = None) -> Check:
     """Give a check for whole numbers in a range."""
-    expected = (
-        f"a whole number from {lowest} to {highest}"
-        if highest is not None
-        else (f"a whole number, at least {lowest}")
-    )
+    expected = f"a whole number, at least {lowest}"
+    if highest is not None:
+        expected = (
+            str(lowest) if lowest == highest else f"a whole number from {lowest} to {highest}"
+        )
 
     def check(value: Any) -> int:
         number = value
@@ -211,9 +211,7 @@ def _address(parse: Callable[[str], Address]) -> Check:
         try:
             return parse(given)
         except addresses.AddressProblem as problem:
-            if problem.expected.startswith("names are"):
-                raise ValueError(f"{problem.expected}, got {show(value)}") from None
-            raise wrong(problem.expected.removeprefix("expected "), value, problem.cure) from None
+            raise wrong(problem.expected, value, problem.cure) from None
 
     return check
 
@@ -307,6 +305,14 @@ def upgrade(value: Any) -> str:
     if given in {"h2c", "http/2", "http/2.0", "tls", "http/1.1"}:
         raise wrong("an upgrade such as websocket", value, "this one would go past the rules")
     return given
+
+
+def server_name(value: Any) -> str:
+    """Check a name to ask for in TLS: never an IP address (RFC 6066 §3)."""
+    name = host_name(value)
+    if name.startswith("[") or name.rpartition(".")[2].isdigit():
+        raise wrong("a DNS name", value)
+    return name
 
 
 def header_name(value: Any) -> str:

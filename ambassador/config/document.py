@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from ambassador.config.substitute import substitute
+from ambassador.config.words import printable
 from ambassador.core.errors import ConfigError
 
 MAX_BYTES: Final = 1 << 20
@@ -79,9 +80,16 @@ class Document:
 
     def error(self, path: KeyPath, problem: str, *, of_key: bool = False) -> ConfigError:
         """Give the error about this key path, at its place."""
-        place = self.place(path, of_key=of_key)
+        return self.error_at(self.place(path, of_key=of_key), spell(path), problem)
+
+    def error_at(self, place: Place, key_path: str, problem: str) -> ConfigError:
+        """Give the error at this place; nothing foreign in it moves a terminal's cursor (threats I5)."""
         return ConfigError(
-            spell(path), problem, line=place.line, column=place.column, file=self.file
+            printable(key_path),
+            printable(problem),
+            line=place.line,
+            column=place.column,
+            file=self.file,
         )
 
 
@@ -103,9 +111,7 @@ def parse(content: bytes, *, file: str, folder: Path, environ: Mapping[str, str]
         text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        document.problems.append(
-            ConfigError("", "the file is not UTF-8", line=line, column=1, file=file)
-        )
+        document.problems.append(document.error_at(Place(line, 1), "", "the file is not UTF-8"))
         return document
     _Composer(document, text, folder, environ).compose()
     return document
@@ -145,7 +151,8 @@ class _Composer:
         except yaml.YAMLError:
             # The reader's: it counts characters or bytes, as it was compiled; so look ourselves.
             document.root = None
-            document.problems.append(_control_character(self._text, document.file))
+            place, sentence = _refused_character(self._text)
+            document.problems.append(document.error_at(place, "", sentence))
         except _TooDeep as error:
             document.root = None
             self._problem((), f"nested deeper than {_MAX_DEPTH} levels", error.event)
@@ -247,16 +254,8 @@ class _Composer:
     def _problem(self, path: KeyPath, sentence: str, event: Any) -> None:
         if self._muted:
             return
-        place = _place(event.start_mark)
-        self._document.problems.append(
-            ConfigError(
-                spell(path),
-                sentence,
-                line=place.line,
-                column=place.column,
-                file=self._document.file,
-            )
-        )
+        error = self._document.error_at(_place(event.start_mark), spell(path), sentence)
+        self._document.problems.append(error)
 
 
 class _Refusal(NamedTuple):
@@ -357,10 +356,11 @@ def explain(error: yaml.MarkedYAMLError, text: str) -> tuple[Place, str]:
     return Place(number + 1, mark.column + 1), f"not YAML: {problem}"
 
 
-def _control_character(text: str, file: str) -> ConfigError:
-    for number, line in enumerate(text.split("\n"), 1):
-        for column, character in enumerate(line, 1):
-            if not character.isprintable() and character not in "\t\r\x85\xa0":
-                sentence = f"the character U+{ord(character):04X} is not allowed in YAML"
-                return ConfigError("", sentence, line=number, column=column, file=file)
-    return ConfigError("", "not YAML: a character that is not allowed", line=1, column=1, file=file)
+def _refused_character(text: str) -> tuple[Place, str]:
+    refused = (
+        (Place(number, column), f"the character U+{ord(character):04X} is not allowed in YAML")
+        for number, line in enumerate(text.split("\n"), 1)
+        for column, character in enumerate(line, 1)
+        if not character.isprintable() and character not in "\t\r\x85\xa0"
+    )
+    return next(refused, (Place(1, 1), "not YAML: a character that is not allowed"))

@@ -5,6 +5,7 @@ Knows the schema and the parsed file; every replaced value is masked (threats I3
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
@@ -14,6 +15,8 @@ from ambassador.config.document import Document, KeyPath, spell
 from ambassador.config.substitute import MASK, Substituted
 
 Setting = tuple[str, str, str]
+
+_DEFAULT = re.compile(r":-[^}]*")
 
 
 def settings(document: Document) -> list[Setting]:
@@ -85,7 +88,10 @@ def _origin(document: Document, path: KeyPath) -> str:
     if path not in document.values:
         return "default"
     line = document.place(path).line
-    sources = [document.replaced[key] for key in known if key in document.replaced]
+    # A default may be a secret too, so only the variable's name is shown.
+    sources = [
+        _DEFAULT.sub("", document.replaced[key]) for key in known if key in document.replaced
+    ]
     return f"{document.file}:{line}" + (f" {' '.join(sources)}" if sources else "")
 
 

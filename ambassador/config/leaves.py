@@ -113,6 +113,7 @@ NormalPath = Annotated[str, Leaf(checks.normal_path, {"type": "string", "pattern
 Method = Annotated[str, Leaf(checks.method, {"type": "string", "pattern": r"^[^a-z]+$|^\$\{"})]
 Upgrade = Annotated[str, Leaf(checks.upgrade, _TEXT_SCHEMA)]
 HostName = Annotated[str, Leaf(checks.host_name, _TEXT_SCHEMA)]
+ServerName = Annotated[str, Leaf(checks.server_name, _TEXT_SCHEMA)]
 HostPattern = Annotated[str, Leaf(checks.host_pattern, _TEXT_SCHEMA)]
 HeaderName = Annotated[str, Leaf(checks.header_name, _TEXT_SCHEMA)]
 HeaderValue = Annotated[str, Leaf(checks.header_value, {"type": "string"})]

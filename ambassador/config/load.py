@@ -6,6 +6,7 @@ one mistake does not hide another.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PLACES = ("ambassador.yaml", "/etc/ambassador/ambassador.yaml")
 
+_PREFIX = "AMBASSADOR_"
 _VARIABLES = ("AMBASSADOR_CONFIG", "AMBASSADOR_SOCKET", "AMBASSADOR_LOG_LEVEL", "AMBASSADOR_LOOP")
 _SMALLEST = "a file begins with version: 1, then identity, inbound or outbound, and services"
 _EMPTY_SECTIONS = {
@@ -66,9 +68,7 @@ def load(path: Path, environ: Mapping[str, str], *, check_files: bool = False) -
         _strange_variables(environ)
     )
     config = build(file, source=path, warnings=warnings)
-    if check_files:
-        _check_files(config, document)
-    return config
+    return _with_files(config, document) if check_files else config
 
 
 def effective(path: Path, environ: Mapping[str, str]) -> list[tuple[str, str, str]]:
@@ -162,26 +162,35 @@ def _strange_variables(environ: Mapping[str, str]) -> Iterable[str]:
     for name in sorted(environ):
         # Kubernetes makes AMBASSADOR_SERVICE_HOST and AMBASSADOR_PORT_… for a Service of that name.
         kubernetes = name.startswith(("AMBASSADOR_SERVICE_", "AMBASSADOR_PORT"))
-        if not name.startswith("AMBASSADOR_") or name in _VARIABLES or kubernetes:
+        if not name.startswith(_PREFIX) or name in _VARIABLES or kubernetes:
             continue
-        near = nearest(name, _VARIABLES)
-        cure = f"did you mean {near}?" if near else f"known are {', '.join(_VARIABLES)}"
+        # Without what they all begin with, which would make every name similar.
+        near = nearest(
+            name.removeprefix(_PREFIX), [one.removeprefix(_PREFIX) for one in _VARIABLES]
+        )
+        cure = f"did you mean {_PREFIX}{near}?" if near else f"known are {', '.join(_VARIABLES)}"
         yield f"environment variable {name}: it has no effect; {cure}"
 
 
-def _check_files(config: Config, document: Document) -> None:
+def _with_files(config: Config, document: Document) -> Config:
+    """Check the files that a configuration names, and add their warnings to its own."""
     errors = []
+    warnings = config.warnings
     if config.identity is not None:
         from ambassador.identity import credentials  # noqa: PLC0415  # cryptography is slow to import
 
+        place = document.error(("identity",), "", of_key=True)
         try:
-            credentials.load(config.identity)
+            loaded = credentials.load(config.identity)
         except CredentialError as error:
             errors.append(document.error(("identity",), str(error), of_key=True))
+        else:
+            warnings += tuple(f"{place}{warning}" for warning in loaded.warnings)
     if config.access_log is not None and config.access_log.path != "-":
         folder = Path(config.access_log.path).parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             problem = f"expected a path in a folder that can be written to, {folder} is none"
             errors.append(document.error(("access_log", "path"), problem))
     if errors:
-        raise ConfigErrors(tuple(errors))
+        raise ConfigErrors(_by_line(errors))
+    return dataclasses.replace(config, warnings=warnings)

@@ -72,9 +72,9 @@ def locate(document: Document, loc: tuple[str | int, ...]) -> tuple[KeyPath, Any
 
 
 def _unknown(loc: tuple[str | int, ...]) -> str:
-    section = section_at(schema.File, loc[:-1])
+    section = section_at(schema.File, loc[:-1]) or schema.File
     word = str(loc[-1])
-    if section is None or word in section.later:
+    if word in section.later:
         return f"{NOT_BUILT}; leave it out"
     near = nearest(word, section.model_fields)
     if near:
@@ -108,8 +108,5 @@ def section_at(annotation: Any, loc: tuple[str | int, ...]) -> type[schema.Secti
     parts = get_args(annotation)
     if get_origin(annotation) in {list, dict}:
         return section_at(parts[-1], loc[1:]) if loc else None
-    for part in parts:  # a union or an Annotated
-        found = section_at(part, loc)
-        if found is not None:
-            return found
-    return None
+    found = (section_at(part, loc) for part in parts)  # a union or an Annotated
+    return next((section for section in found if section is not None), None)

@@ -65,7 +65,7 @@ def _listener_names(root: View, found: Findings) -> None:
             continue
         if name in names:
             line = root.document.place(names[name].path).line
-            found.refuse(
+            found.refuse_value(
                 listener["name"],
                 f"expected a name of its own, got {words.show(name)} as in line {line}",
             )
@@ -97,7 +97,7 @@ def _listen_addresses(root: View, found: Findings) -> None:
                     if against.present
                     else "admin.listen's default"
                 )
-                found.refuse(
+                found.refuse_value(
                     at,
                     f"expected an address of its own, got {words.show(at.value)} as in {where}"
                     if at.value.__class__ is not dict
@@ -108,7 +108,7 @@ def _listen_addresses(root: View, found: Findings) -> None:
     for app in (place for listener in inbound for place in _apps(listener)):
         address = app.read(checks.app_address)
         if address is not None and any(addresses.overlap(address, other) for _, other in bound):
-            found.refuse(
+            found.refuse_value(
                 app,
                 f"expected the app's address, got {words.show(app.value)}, where this sidecar itself listens",
             )
@@ -149,7 +149,10 @@ def _service_references(root: View, found: Findings) -> None:
             if near
             else f"there are: {', '.join(sorted(services)) or 'none'}"
         )
-        found.refuse(place, f"expected the name of a service, got {shown}; {cure}")
+        of_key = place.path[-1] != "service"  # in `split` the name is a key
+        found.errors.append(
+            place.error(f"expected the name of a service, got {shown}; {cure}", of_key=of_key)
+        )
     if any(_leads_by_name(listener) for listener in root["outbound"].each()):
         if not services:
             found.warn(root["outbound"], "there are no services, so every request gets 404")
@@ -179,9 +182,10 @@ def _hosts(root: View, found: Findings) -> None:
             host = str(place.value).lower().removesuffix(".")
             if host in taken:
                 line = root.document.place(taken[host].path, of_key=True).line
-                found.refuse(
+                found.refuse_value(
                     place,
-                    f"expected a name of its own, got {words.show(place.value)}, which leads to the service in line {line}",
+                    f"expected a name of its own, got {words.show(place.value)},"
+                    f" which leads to the service in line {line}",
                 )
             taken.setdefault(host, service)
 
@@ -214,7 +218,7 @@ def _alpn(root: View, found: Findings) -> None:
     for name, service in _services(root).items():
         alpn = service["alpn"]
         if alpn.present and name not in tcp and alpn.value not in (["http/1.1"], "none"):
-            found.refuse(
+            found.refuse_value(
                 alpn,
                 "expected [http/1.1] or none with protocol: http; gRPC: protocol: tcp, alpn: [h2]",
             )
@@ -237,12 +241,12 @@ def _trust_domains(root: View, found: Findings) -> None:
         if match is None:
             continue
         shown = "***" if isinstance(place.value, Substituted) else match[1]
-        if bundle.is_mapping and match[1] not in known:
-            found.refuse(
+        if known and match[1] not in known:
+            found.refuse_value(
                 place, f"there is no trust bundle for {shown}; add it to identity.trust_bundle"
             )
-        if not bundle.is_mapping and first is not None and match[1] != first:
-            found.refuse(
+        if not known and first is not None and match[1] != first:
+            found.refuse_value(
                 place,
                 f"one trust bundle vouches for one trust domain, {shown} is a second one; "
                 "write identity.trust_bundle: {DOMAIN: PATH, …}",

@@ -31,6 +31,10 @@ class Findings:
         """Note an error at a key."""
         self.errors.append(view.error(problem, of_key=True))
 
+    def refuse_value(self, view: View, problem: str) -> None:
+        """Note an error about a value, where the value stands."""
+        self.errors.append(view.error(problem))
+
     def warn(self, view: View, problem: str) -> None:
         """Note a warning at a key."""
         self.warnings.append(view.error(problem, of_key=True))
@@ -147,7 +151,7 @@ def _app_is_near(app: View, listener: View, found: Findings) -> None:
         and not addresses.is_local(address)
         and not says(listener, "unsafe_plaintext")
     ):
-        found.refuse(
+        found.refuse_value(
             app,
             f"expected an address on loopback, got {words.show(app.value)}; "
             "unsafe_plaintext: true lets requests go there in the clear",
@@ -158,7 +162,7 @@ def _alpn_of_http(listener: View, found: Findings) -> None:
     if is_tcp(listener) or not listener["alpn"].present:
         return
     if listener["alpn"].value != ["http/1.1"]:
-        found.refuse(
+        found.refuse_value(
             listener["alpn"],
             "expected [http/1.1] with protocol: http; gRPC: protocol: tcp, alpn: [h2]",
         )
@@ -229,7 +233,7 @@ def near_or_unsafe(listen: View, found: Findings, *, unsafe: bool, cure: str) ->
     """Refuse a plaintext listener outside loopback that nobody typed the unsafe key for."""
     address: Address | None = listen.read(checks.listen_address)
     if address is not None and not addresses.is_local(address) and not unsafe:
-        found.refuse(
+        found.refuse_value(
             listen,
             f"expected an address on loopback, got {words.show(listen.value)}; "
             f"write 127.0.0.1:{address.port if listen.value.__class__ is str else 'PORT'}"
@@ -264,7 +268,7 @@ def _not_above(  # noqa: PLR0913, PLR0917  # one sentence with six words
     ceiling = listener[high].read(check, default)
     if listener[low].read(check, 0) > ceiling:
         shown = words.show(listener[low].value)
-        found.refuse(listener[low], f"expected at most {high}, got {shown}")
+        found.refuse_value(listener[low], f"expected at most {high}, got {shown}")
 
 
 def _refuse_http(view: View, section: type[schema.Section], found: Findings) -> None:
@@ -332,11 +336,11 @@ def _service(service: View, found: Findings) -> None:
     if "protocol" in service and "listen" not in service:
         found.refuse(service["protocol"], "only with listen")
     near_or_unsafe(service["listen"], found, unsafe=False, cure="")
-    encrypted = service["plaintext"].value == "none" or "plaintext" not in service
-    if encrypted:
-        _peer(service, found)
-    else:
-        _plaintext(service, found)
+    match service["plaintext"].value if "plaintext" in service else "none":
+        case "none":
+            _peer(service, found)
+        case "loopback" | "unsafe_anywhere":
+            _plaintext(service, found)
 
 
 def _peer(service: View, found: Findings) -> None:
@@ -367,7 +371,7 @@ def _plaintext(service: View, found: Findings) -> None:
         place = endpoint["address"] if endpoint.is_mapping else endpoint
         address: Address | None = place.read(checks.dial_address)
         if address is not None and not addresses.is_local(address):
-            found.refuse(
+            found.refuse_value(
                 place,
                 f"expected an address on loopback, as plaintext says, got {words.show(place.value)}",
             )

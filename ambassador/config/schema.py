@@ -3,9 +3,9 @@
 Knows keys and nothing about what two of them say about each other (`rules.py`) or what they mean to the proxy
 (`build.py`). Defaults are written as a file would spell them, so that one table serves the loader, `validate
 --show` and the JSON Schema. `later` names the keys of issues to come: refused, never ignored.
-"""
 
-from __future__ import annotations
+Without `from __future__ import annotations`: pydantic would have to compile 180 strings back into types at each start.
+"""
 
 from typing import Annotated, Any, ClassVar
 
@@ -38,6 +38,7 @@ from ambassador.config.leaves import (
     Percent,
     Protocol,
     Rate,
+    ServerName,
     SizeOrNone,
     SocketMode,
     Text,
@@ -384,7 +385,7 @@ class Service(RouteSettings):
     )
     listen: Listen | None = key("An outbound listener of its own, on loopback.", None)
     protocol: Protocol | None = key("Of `listen`.", None)
-    server_name: HostName | None = key("SNI; default: the dns peer.", None)
+    server_name: ServerName | None = key("SNI; default: the dns peer.", None)
     alpn: Annotated[list[AlpnName] | None, Filled(), Or("none", [])] = key(
         "Default http/1.1, none behind a tcp listener.", None
     )

@@ -55,8 +55,7 @@ class View:
 
     def values(self) -> Iterator[View]:
         """Give the values of a mapping."""
-        for _, view in self.items():
-            yield view
+        yield from dict(self.items()).values()
 
     def items(self) -> Iterator[tuple[str, View]]:
         """Give names and values of a mapping."""

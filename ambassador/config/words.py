@@ -37,7 +37,7 @@ def quote(text: str) -> str:
 
 def wrong(expected: str, value: Any, cure: str = "") -> ValueError:
     """Give the error of a value: what was expected, what came, what to do (which is masked with the value)."""
-    cure = "" if isinstance(value, Substituted) else cure
+    cure = "" if isinstance(value, Substituted) else printable(cure)
     return ValueError(f"expected {expected}, got {show(value)}" + (f"; {cure}" if cure else ""))
 
 

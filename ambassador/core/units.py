@@ -38,7 +38,8 @@ def format_duration(seconds: float) -> str:
         amount = seconds / _DURATION_UNITS[unit]
         if amount >= 1 and amount == int(amount):
             return f"{int(amount)}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+    amount, unit = (seconds * 1000, "ms") if seconds < 1 else (seconds, "s")
+    return f"{amount:.6f}".rstrip("0").rstrip(".") + unit
 
 
 def parse_size(text: str) -> int:

@@ -1,14 +1,23 @@
-"""A connection without a protocol: the two sides of `protocol: tcp`, and the far side of a CONNECT.
+"""Connections without a protocol: the two sides of `protocol: tcp`, and the far side of a CONNECT.
 
-Knows bytes and half-close only. It speaks the stream interface, so that a tunnel is an exchange like any other: its
+Knows bytes and half-close only. They speak the stream interface, so that a tunnel is an exchange like any other: its
 bytes are body, its end is the end of the body.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from ambassador.core.errors import DownstreamClosed, ExchangeError, UpstreamClosed, UpstreamReset
+from OpenSSL import SSL
+
+from ambassador.core.errors import (
+    DownstreamClosed,
+    DownstreamTimeout,
+    ExchangeError,
+    PeerRefusedUs,
+    UpstreamClosed,
+    UpstreamReset,
+)
 from ambassador.net.alarm import NEVER, Alarm
 from ambassador.net.transport import Truncated
 
@@ -16,37 +25,24 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from ambassador.core.model import Field, PeerIdentity, RequestHead, ResponseHead, TlsSession
+    from ambassador.core.model import Field, PeerIdentity, ResponseHead, TlsSession
     from ambassador.http.stream import RequestEvents, ResponseEvents
     from ambassador.net.transport import Transport
 
-_FIRST_FAILURE = 300
+_FIRST_FAILURE: Final = 300
 
 
-class RawConnection:
-    """The upstream side of a tunnel."""
+class _Raw:
+    """What both sides share: writing, pausing, and closing once both directions have ended."""
 
-    __slots__ = ("_events", "_read_ended", "_transport", "_write_ended", "peer", "session")
+    __slots__ = ("_read_ended", "_transport", "_write_ended")
 
-    def __init__(self, transport: Transport, peer: PeerIdentity | None, session: TlsSession | None) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._events: ResponseEvents | RequestEvents | None = None
         self._read_ended = self._write_ended = False
-        self.peer = peer
-        self.session = session
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._transport!r})"
-
-    def start(self, events: ResponseEvents) -> None:
-        """Begin to read into `events`."""
-        self._events = events
-        self._transport.start(self)
-
-    # ---- what the exchange calls ---------------------------------------------------------------------------
-
-    def write_head(self, head: RequestHead, extra: bytes, end: bool) -> None:  # noqa: FBT001
-        """A tunnel has no head."""
 
     def write_body(self, chunk: bytes, end: bool) -> bool:  # noqa: FBT001
         """Send bytes; the end is a half-close."""
@@ -57,8 +53,7 @@ class RawConnection:
             self._close_when_done()
         return keeps_up
 
-    def write_trailers(self, fields: list[Field]) -> None:
-        """A tunnel has no trailers: only its end is told."""
+    def write_trailers(self, fields: list[Field]) -> None:  # noqa: ARG002  # a tunnel has none: only its end is told
         self.write_body(b"", True)
 
     def flush(self) -> bool:
@@ -70,6 +65,41 @@ class RawConnection:
     def resume_body(self) -> None:
         self._transport.resume_reading()
 
+    def _close_when_done(self) -> None:
+        if self._read_ended and self._write_ended:
+            self._transport.close()
+
+
+class RawConnection(_Raw):
+    """The upstream side of a tunnel."""
+
+    __slots__ = ("_closed", "_events", "_refusal", "peer", "session")
+
+    def __init__(
+        self,
+        transport: Transport,
+        peer: PeerIdentity | None,
+        session: TlsSession | None,
+        *,
+        refusal: Callable[[SSL.Connection, BaseException], Exception] | None,
+        closed: Callable[[RawConnection], None],
+    ) -> None:
+        super().__init__(transport)
+        self._events: ResponseEvents | None = None
+        self._refusal = refusal
+        self._closed = closed
+        self.peer = peer
+        self.session = session
+
+    @property
+    def tls(self) -> SSL.Connection | None:
+        return self._transport.tls
+
+    def start(self, events: ResponseEvents) -> None:
+        """Begin to read into `events`."""
+        self._events = events
+        self._transport.start(self)
+
     def abandon(self) -> None:
         """Cut: the other side is gone."""
         self._events = None
@@ -79,6 +109,113 @@ class RawConnection:
         """Both directions have ended."""
         self._events = None
         self._close_when_done()
+
+    def data_received(self, data: bytes) -> None:
+        if self._events is not None:
+            self._events.response_body(data, False)
+
+    def read_finished(self) -> None:
+        if self._events is not None:
+            self._events.response_burst_over()
+
+    def eof_received(self) -> None:
+        self._read_ended = True
+        if self._events is not None:
+            self._events.response_body(b"", True)
+        self._close_when_done()
+
+    def writable(self) -> None:
+        if self._events is not None:
+            self._events.upstream_writable()
+
+    def transport_closed(self, error: BaseException | None) -> None:
+        failure = self._end_error(error)
+        events, self._events = self._events, None
+        self._closed(self)
+        if events is not None:
+            events.attempt_failed(failure)
+
+    def abort(self) -> None:
+        """Cut, at the very end of the process."""
+        self._transport.abort()
+
+    def _end_error(self, error: BaseException | None) -> ExchangeError:
+        if error is None or isinstance(error, Truncated):
+            return UpstreamClosed("tunnel_truncated", "The connection was closed without an end.")
+        if isinstance(error, SSL.Error) and self._refusal is not None and self.tls is not None:
+            refusal = self._refusal(self.tls, error)
+            reason = getattr(refusal, "reason", "tls_failed")
+            if reason == "peer_refused_us":
+                # TLS 1.3: the refusal of our certificate comes with the first read (RFC 8446 §4.6.2).
+                return PeerRefusedUs(reason, str(refusal))
+            return UpstreamReset(f"tls_{reason}", str(refusal))
+        return UpstreamReset("tunnel_reset", "The connection was reset.")
+
+
+class RawDownstream(_Raw):
+    """The downstream side of `protocol: tcp`: accepts the answers of an exchange, of which only the end is visible."""
+
+    __slots__ = ("_alarm", "_closed", "_events", "_loop", "_write_alarm", "_write_mark", "_write_timeout_s")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: Transport,
+        *,
+        write_timeout_s: float,
+        closed: Callable[[RawDownstream], None],
+    ) -> None:
+        super().__init__(transport)
+        self._loop = loop
+        self._write_timeout_s = write_timeout_s
+        self._write_mark = 0
+        self._write_alarm = Alarm(loop, self._check_writing)
+        self._events: RequestEvents | None = None
+        self._closed = closed
+        self._alarm = Alarm(loop, self._deadline_passed)
+
+    def begin(self, events: RequestEvents) -> None:
+        """Begin to read into `events`, which gets its head from the caller next."""
+        self._events = events
+        self._transport.start(self)
+
+    # ---- what the exchange calls ---------------------------------------------------------------------------
+
+    def write_body(self, chunk: bytes, end: bool) -> bool:  # noqa: FBT001
+        keeps_up = super().write_body(chunk, end)
+        if self._transport.stalled and self._write_alarm.at == NEVER:
+            self._watch_writing()
+        return keeps_up
+
+    def write_interim(self, head: ResponseHead) -> None:
+        """A tunnel has no interim responses."""
+
+    def write_head(self, head: ResponseHead, extra: bytes, end: bool) -> None:  # noqa: ARG002, FBT001
+        """A refusal is the end of the connection; success shows by bytes alone."""
+        if head.status >= _FIRST_FAILURE:
+            self.reset()
+
+    def reset(self) -> None:
+        """Cut."""
+        self._events = None
+        self._transport.abort()
+
+    def set_deadline(self, at: float) -> None:
+        if at == NEVER:
+            self._alarm.at = NEVER
+        else:
+            self._alarm.set(at)
+
+    def close_after_response(self) -> None:
+        """A tunnel is the only exchange of its connection."""
+
+    # ---- what the drain calls ------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """A tunnel ends by itself or with the drain's timeout."""
+
+    def abort(self) -> None:
+        self._transport.abort()
 
     # ---- from the transport --------------------------------------------------------------------------------
 
@@ -101,79 +238,31 @@ class RawConnection:
             self._events.writable()
 
     def transport_closed(self, error: BaseException | None) -> None:
+        self._alarm.cancel()
+        self._write_alarm.cancel()
         events, self._events = self._events, None
         if events is not None:
-            events.stream_reset(self._end_error(error))
-
-    def _end_error(self, error: BaseException | None) -> ExchangeError:
-        if error is None or isinstance(error, Truncated):
-            return UpstreamClosed("tunnel_truncated", "The connection was closed without an end.")
-        return UpstreamReset("tunnel_reset", "The connection was reset.")
-
-    def _close_when_done(self) -> None:
-        if self._read_ended and self._write_ended:
-            self._transport.close()
-
-
-class RawDownstream(RawConnection):
-    """The downstream side of `protocol: tcp`: accepts the answers of an exchange, of which only the end is visible."""
-
-    __slots__ = ("_alarm", "_closed")
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        transport: Transport,
-        peer: PeerIdentity | None,
-        session: TlsSession | None,
-        *,
-        closed: Callable[[RawDownstream], None],
-    ) -> None:
-        super().__init__(transport, peer, session)
-        self._closed = closed
-        self._alarm = Alarm(loop, self._deadline_passed)
-
-    @property
-    def is_idle(self) -> bool:
-        return False
-
-    def begin(self, events: RequestEvents) -> None:
-        """Begin to read into `events`; the caller has told it the head already."""
-        self._events = events
-        self._transport.start(self)
-
-    def write_interim(self, head: ResponseHead) -> None:
-        """A tunnel has no interim responses."""
-
-    def write_head(self, head: ResponseHead, extra: bytes, end: bool) -> None:  # type: ignore[override]  # noqa: FBT001
-        """A refusal is the end of the connection; success shows by bytes alone."""
-        if head.status >= _FIRST_FAILURE:
-            self._events = None
-            self._transport.abort()
-
-    def reset(self) -> None:
-        self.abandon()
-
-    def set_deadline(self, at: float) -> None:
-        self._alarm.set(at) if at != NEVER else self._alarm.cancel()
-
-    def close_after_response(self) -> None:
-        """A tunnel is the only exchange of its connection."""
-
-    def drain(self) -> None:
-        """A tunnel ends by itself or with the drain's timeout."""
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def transport_closed(self, error: BaseException | None) -> None:
-        self._alarm.cancel()
-        super().transport_closed(error)
+            events.stream_reset(DownstreamClosed("downstream_closed" if error is None else "downstream_reset"))
         self._closed(self)
 
-    def _end_error(self, error: BaseException | None) -> ExchangeError:
-        return DownstreamClosed("downstream_closed" if error is None else "downstream_reset")
+    def _watch_writing(self) -> None:
+        self._write_mark = self._transport.progress
+        self._write_alarm.set(self._loop.time() + self._write_timeout_s)
+
+    def _check_writing(self) -> None:
+        """A peer that takes nothing ends the tunnel (E1); with the exchange over nobody else would."""
+        if not self._transport.stalled:
+            return
+        if self._transport.progress != self._write_mark:
+            self._watch_writing()
+            return
+        events, self._events = self._events, None
+        if events is not None:
+            events.stream_reset(DownstreamTimeout("write_timeout"))
+        self._transport.abort()
 
     def _deadline_passed(self) -> None:
         if self._events is not None:
-            self._events.deadline_passed()  # type: ignore[union-attr]  # `begin` took RequestEvents
+            self._events.deadline_passed()
+
+

@@ -38,21 +38,23 @@ class RequestEvents(Protocol):
 
 
 class ResponseEvents(Protocol):
-    """What an attempt hears from upstream. After `stream_reset` nothing more comes."""
+    """What the exchange hears from upstream: the same events under names of their own, since one object hears
+    both sides. After `attempt_failed` nothing more comes.
+    """
 
-    def head_received(self, head: ResponseHead, end: bool) -> None: ...  # noqa: FBT001
+    def response_head(self, head: ResponseHead, end: bool) -> None: ...  # noqa: FBT001
 
-    def interim_received(self, head: ResponseHead) -> None: ...
+    def response_interim(self, head: ResponseHead) -> None: ...
 
-    def body_received(self, chunk: bytes, end: bool) -> None: ...  # noqa: FBT001
+    def response_body(self, chunk: bytes, end: bool) -> None: ...  # noqa: FBT001
 
-    def trailers_received(self, fields: list[Field]) -> None: ...
+    def response_trailers(self, fields: list[Field]) -> None: ...
 
-    def stream_reset(self, error: ExchangeError) -> None: ...
+    def attempt_failed(self, error: ExchangeError) -> None: ...
 
-    def read_finished(self) -> None: ...
+    def response_burst_over(self) -> None: ...
 
-    def writable(self) -> None: ...
+    def upstream_writable(self) -> None: ...
 
 
 class Stream(Protocol):
@@ -91,7 +93,11 @@ class RequestStream(Stream, Protocol):
 class ResponseStream(Stream, Protocol):
     """Upstream, where the request goes."""
 
-    def write_head(self, head: RequestHead, extra: bytes, end: bool) -> None: ...  # noqa: FBT001
+    def send_head(self, events: ResponseEvents, head: RequestHead, extra: bytes, end: bool) -> None:  # noqa: FBT001
+        """Take the connection for one exchange and begin its request."""
 
     def abandon(self) -> None:
         """The exchange has ended on this side; a connection with unfinished business is not used again."""
+
+    def release(self) -> None:
+        """The exchange has seen the end of the response."""

@@ -27,7 +27,15 @@ def reason_of(error: BaseException) -> tuple[str, str]:
         case OSError():
             return _reason_of_errno(error.errno or 0)
         case _:
-            return "internal_error", type(error).__name__
+            return _stated_reason(error)
+
+
+def _stated_reason(error: BaseException) -> tuple[str, str]:
+    """Take the word of whoever ended the handshake and said why: a deadline, plain HTTP; else it is a bug."""
+    reason, detail = getattr(error, "reason", None), getattr(error, "detail", None)
+    if isinstance(reason, str) and isinstance(detail, str):
+        return reason, detail
+    return "internal_error", type(error).__name__
 
 
 def _reason_of_errno(number: int) -> tuple[str, str]:

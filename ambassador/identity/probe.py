@@ -11,6 +11,7 @@ from OpenSSL import SSL, crypto
 from ambassador.core.model import PeerIdentity, TlsSession
 from ambassador.identity import peer as peers
 from ambassador.identity import tls
+from ambassador.identity.callbacks import der_of
 from ambassador.identity.credentials import Credentials
 from ambassador.identity.openssl_errors import reason_of
 from ambassador.identity.refusal import VERIFY_REASONS, TlsRefused
@@ -23,6 +24,8 @@ class ProbeTls:
     """A client that shakes hands with anybody, to see the certificate; it fits where `ClientTls` does."""
 
     __slots__ = ("_context", "_server_name")
+
+    io = staticmethod(tls.ServerTls.io)
 
     def __init__(self, credentials: Credentials | None, server_name: str) -> None:
         self._context = tls.new_probe_context(credentials, _DEFAULT_GROUPS)
@@ -56,13 +59,13 @@ class ProbeTls:
             return error
         reason, detail = reason_of(error)
         certificate = connection.get_peer_certificate()
-        der = tls.der_of(certificate) if certificate is not None else None
+        der = der_of(certificate) if certificate is not None else None
         return TlsRefused(reason, detail, peers.present(der, self._server_name))
 
 
 def sent_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
     """Give the chain that a server sent, leaf first."""
-    return tuple(tls.der_of(certificate) for certificate in connection.get_peer_cert_chain() or ())
+    return tuple(der_of(certificate) for certificate in connection.get_peer_cert_chain() or ())
 
 
 def judge_certificate(
@@ -104,4 +107,4 @@ def _verify(credentials: Credentials, chain: tuple[bytes, ...]) -> list[bytes]:
             store.add_cert(crypto.X509.from_cryptography(authority))
     parsed = [crypto.X509.from_cryptography(x509.load_der_x509_certificate(der)) for der in chain]
     context = crypto.X509StoreContext(store, parsed[0], parsed[1:])
-    return [tls.der_of(certificate) for certificate in context.get_verified_chain()]
+    return [der_of(certificate) for certificate in context.get_verified_chain()]

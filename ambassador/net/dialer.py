@@ -20,6 +20,8 @@ from ambassador.core.model import Address, PeerIdentity, TlsSession
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ambassador.net.transport import Io
+
 _CONNECT_REASONS = {
     errno.ECONNREFUSED: "connect_refused",
     errno.ETIMEDOUT: "connect_timeout",
@@ -40,6 +42,8 @@ class TlsClient(Protocol):
 
     def refusal(self, connection: SSL.Connection, error: BaseException) -> Exception: ...
 
+    def io(self, connection: SSL.Connection) -> Io: ...
+
 
 class DialError(AmbassadorError):
     """No usable connection; nothing of a request was sent. `reason` is a word, `cause` the TLS refusal if it was one."""
@@ -56,9 +60,10 @@ class Dialled:
     """A connected socket, with TLS and a checked peer where the service has them."""
 
     socket: socket.socket
-    connection: SSL.Connection | None
-    peer: PeerIdentity | None
-    session: TlsSession | None
+    connection: SSL.Connection | None = None
+    io: Io | None = None
+    peer: PeerIdentity | None = None
+    session: TlsSession | None = None
 
 
 async def dial(
@@ -83,7 +88,7 @@ async def dial(
         async with asyncio.timeout(timeout_s):
             sock = await _connect(address)
             if tls is None:
-                dialled = Dialled(sock, None, None, None)
+                dialled = Dialled(sock)
             else:
                 dialled = await _shake_hands(sock, tls, session_key, wall)
             sock = None
@@ -149,7 +154,7 @@ async def _shake_hands(
         refusal = tls.refusal(connection, error)
         reason = getattr(refusal, "reason", "tls_failed")
         raise DialError(reason, str(refusal), refusal) from None
-    return Dialled(sock, connection, peer, session)
+    return Dialled(sock, connection, tls.io(connection), peer, session)
 
 
 async def _ready(sock: socket.socket, *, writing: bool) -> None:

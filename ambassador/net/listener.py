@@ -6,6 +6,8 @@ nor why a certificate is refused (that is `identity.tls`, handed in as `TlsServe
 Rules
 * A connection needs a slot, a TLS one first a *handshake* slot: at most a quarter of the listener's, `handshakes`
   and `handshake_rate` for the whole process. Without one it waits unaccepted in the kernel's queue (D3).
+* One source has at most half of the handshake slots. Its next ones are accepted, for else they would block the
+  queue for everybody, and wait *parked*: under their deadline, without a TLS object, until one of theirs ends.
 * What exceeds the connection ceilings is accepted and closed at once, counted with its reason.
 * No byte read before the handshake is complete reaches a parser (D1): the peek only looks.
 """
@@ -13,9 +15,11 @@ Rules
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -28,12 +32,18 @@ from ambassador.net.transport import Budget, Transport
 
 if TYPE_CHECKING:
     import asyncio
+
+    from ambassador.net.transport import Io
     from collections.abc import Callable
 
 ACCEPTS_PER_EVENT: Final = 16
 #: Pause after running out of file descriptors; without it a level-triggered loop would spin.
 EXHAUSTED_PAUSE_S: Final = 0.25
+#: How long a refused peer may take to read why, and how many may at a time. Units: seconds; sockets.
+GRACE_S: Final = 0.1
+MAX_GRACES: Final = 64
 
+_MAX_UNIX_PATH: Final = 107  # sockaddr_un has 108, the last one is NUL: unix(7)
 _HANDSHAKE_RECORD: Final = 0x16  # RFC 8446 §5.1: the first byte of every ClientHello
 _PLAINTEXT_ANSWER: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 58\r\nConnection: close\r\n\r\n"
@@ -68,6 +78,8 @@ class TlsServer(Protocol):
 
     def refusal(self, connection: SSL.Connection, error: BaseException) -> Exception: ...
 
+    def io(self, connection: SSL.Connection) -> Io: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -97,10 +109,10 @@ class HandshakeGate:
     Units: `rate` is handshakes per second.
     """
 
-    __slots__ = ("_ceiling", "_filled_at", "_rate", "_tokens", "in_flight", "waiting")
+    __slots__ = ("_filled_at", "_rate", "_tokens", "ceiling", "in_flight", "waiting")
 
     def __init__(self, *, ceiling: int, rate: float) -> None:
-        self._ceiling = ceiling
+        self.ceiling = ceiling
         self._rate = rate
         self._tokens = rate
         self._filled_at = 0.0
@@ -109,7 +121,7 @@ class HandshakeGate:
 
     def pause_s(self, now: float) -> float | None:
         """Give 0 when a handshake may begin, seconds to wait for the rate, or None: until one ends."""
-        if self.in_flight >= self._ceiling:
+        if self.in_flight >= self.ceiling:
             return None
         self._tokens = min(self._rate, self._tokens + (now - self._filled_at) * self._rate)
         self._filled_at = now
@@ -137,7 +149,11 @@ class Listener:
         "_handshakes",
         "_limits",
         "_loop",
+        "_inodes",
+        "_parked",
         "_per_source",
+        "_refused",
+        "_shaking",
         "_sockets",
         "_tls",
         "_wall",
@@ -168,7 +184,11 @@ class Listener:
         self._wall = wall
         self._tls = tls
         self._handshakes: set[_Handshake] = set()
+        self._parked: dict[str, deque[_Handshake]] = {}  # by source, in the order of arrival
+        self._shaking: dict[str, int] = {}  # handshakes in flight by source
+        self._refused = RefusedSockets(loop)
         self._per_source: dict[str, int] = {}
+        self._inodes = [_socket_file(address.path)] if address.path else []
         self._accepting = False
         self.connections = 0
         self.closed = False
@@ -205,13 +225,14 @@ class Listener:
         self.closed = True
         for sock in self._sockets:
             sock.close()
-        if self._address.path:
-            _unlink_socket(self._address.path)
+        if self._address.path and _socket_file(self._address.path) in self._inodes:
+            _unlink_socket(self._address.path)  # ours still, not the one of a successor (I2)
 
     def abort_handshakes(self) -> None:
         """End what has not become a connection yet."""
-        for handshake in list(self._handshakes):
+        for handshake in [*self._handshakes, *(one for queue in self._parked.values() for one in queue)]:
             handshake.end()
+        self._refused.close()
 
     def release(self, peer_address: str) -> None:
         """Give the slot of a connection back; called by whoever got it, once, when its transport has closed."""
@@ -250,7 +271,7 @@ class Listener:
         if self._tls is None:
             return True
         if len(self._handshakes) >= max(1, self._limits.max_connections // 4):
-            pause = None
+            pause: float | None = None
         else:
             pause = self._gate.pause_s(self._loop.time())
         if pause == 0.0:
@@ -282,12 +303,23 @@ class Listener:
         self.connections += 1
         self._per_source[source] = of_source + 1
         if self._tls is None:
-            self.hand_over(sock, peer_address, None, None, None)
+            self.hand_over(sock, peer_address)
             return
+        handshake = _Handshake(self, self._loop, sock, peer_address, source, self._tls)
+        handshake.set_deadline(self._limits.handshake_timeout_s)
+        if source and self._shaking.get(source, 0) >= max(1, self._handshake_slots() // 2):
+            self._parked.setdefault(source, deque()).append(handshake)
+        else:
+            self._begin(handshake)
+
+    def _handshake_slots(self) -> int:
+        return min(max(1, self._limits.max_connections // 4), self._gate.ceiling)
+
+    def _begin(self, handshake: _Handshake) -> None:
         self._gate.take()
-        handshake = _Handshake(self, self._loop, sock, peer_address, self._tls())
         self._handshakes.add(handshake)
-        handshake.start(self._limits.handshake_timeout_s)
+        self._shaking[handshake.source] = self._shaking.get(handshake.source, 0) + 1
+        handshake.start()
 
     def _refuse(self, sock: socket.socket, reason: str, peer_address: str) -> None:
         sock.close()
@@ -297,25 +329,52 @@ class Listener:
         self,
         sock: socket.socket,
         peer_address: str,
-        connection: SSL.Connection | None,
-        peer: PeerIdentity | None,
-        session: TlsSession | None,
+        connection: SSL.Connection | None = None,
+        io: Io | None = None,
+        peer: PeerIdentity | None = None,
+        session: TlsSession | None = None,
     ) -> None:
         """Make the transport and report it; its slot stays taken until `release`."""
         transport = Transport(
-            self._loop, sock, tls=connection, budget=self._budget, crashed=self._events.callback_crashed
+            self._loop, sock, tls=connection, io=io, budget=self._budget, crashed=self._events.callback_crashed
         )
-        self._events.connection_accepted(Accepted(transport, peer_address, peer, session))
+        try:
+            self._events.connection_accepted(Accepted(transport, peer_address, peer, session))
+        except Exception as error:  # noqa: BLE001  # a bug above ends this connection and gives its slot back (E8)
+            self._events.callback_crashed(error)
+            if not hasattr(transport, "receiver"):
+                transport.detach()
+                self.release(peer_address)
+            elif not transport.closed:
+                transport.abort()
 
     def handshake_ended(self, handshake: _Handshake) -> None:
-        """Give the handshake's slot back; a failed one gives the connection's slot back as well."""
-        self._handshakes.discard(handshake)
-        self._gate.give_back()
+        """Give the handshake's slot to the next of its source that is parked, or back."""
+        source = handshake.source
+        queue = self._parked.get(source)
+        if handshake in self._handshakes:
+            self._handshakes.discard(handshake)
+            left = self._shaking[source] - 1
+            if left:
+                self._shaking[source] = left
+            else:
+                del self._shaking[source]
+            self._gate.give_back()
+            if queue and not self.closed:
+                self._begin(queue.popleft())
+        elif queue:
+            queue.remove(handshake)
+        if queue is not None and not queue:
+            del self._parked[source]
 
     def handshake_failed(self, handshake: _Handshake, error: Exception) -> None:
         self.handshake_ended(handshake)
         self.release(handshake.peer_address)
         self._events.handshake_refused(error, handshake.peer_address)
+
+    def close_refused(self, sock: socket.socket) -> None:
+        """Close so that alert or answer arrive."""
+        self._refused.close_after_answer(sock)
 
     def finish_handshake(self, handshake: _Handshake, connection: SSL.Connection, tls: TlsServer) -> Exception | None:
         """Judge who has shaken hands, resumed or not, and hand over; gives the refusal otherwise (C1)."""
@@ -323,23 +382,41 @@ class Listener:
             peer, session = tls.peer(connection, self._wall())
         except Exception as error:  # noqa: BLE001  # an exception inside a decision is a refusal (fail-closed rule 9)
             return tls.refusal(connection, error)
+        handshake.stop_watching()
         self.handshake_ended(handshake)
-        self.hand_over(handshake.socket, handshake.peer_address, connection, peer, session)
+        self.hand_over(
+            handshake.socket, handshake.peer_address, connection, tls.io(connection), peer, session
+        )
         return None
 
 
-class HandshakeTimeout(Exception):  # noqa: N818  # an outcome, worded by identity.tls
-    """The deadline passed before the handshake was complete."""
+class HandshakeEnded(Exception):  # noqa: N818  # an outcome, worded by identity.tls
+    """A handshake that was ended here and not by OpenSSL; `reason` is the word for it: timeout, not_tls, shutdown."""
 
-
-class NotTls(Exception):  # noqa: N818  # an outcome, worded by identity.tls
-    """The first byte cannot begin a TLS handshake."""
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
 
 
 class _Handshake:
     """A server handshake in flight: readiness in, one of done, refused or timeout out."""
 
-    __slots__ = ("_connection", "_listener", "_loop", "_peeked", "_timer", "_tls", "_writing", "ended", "peer_address", "socket")
+    __slots__ = (
+        "_connection",
+        "_listener",
+        "_loop",
+        "_peeked",
+        "_timer",
+        "_tls",
+        "_tls_of",
+        "_watching",
+        "_writing",
+        "ended",
+        "peer_address",
+        "socket",
+        "source",
+    )
 
     def __init__(
         self,
@@ -347,27 +424,41 @@ class _Handshake:
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         peer_address: str,
-        tls: TlsServer,
+        source: str,
+        tls_of: Callable[[], TlsServer],
     ) -> None:
         self._listener = listener
         self._loop = loop
-        self._tls = tls
-        self._connection = tls.new_connection(sock)
+        self._tls_of = tls_of
+        self._tls: TlsServer | None = None
+        self._connection: SSL.Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._writing = False
+        self._writing = self._watching = False
         self._peeked = False
         self.socket = sock
         self.peer_address = peer_address
+        self.source = source
         self.ended = False
 
-    def start(self, timeout_s: float) -> None:
+    def set_deadline(self, timeout_s: float) -> None:
+        """Bound the whole of it, waiting for a slot included."""
         self._timer = self._loop.call_later(timeout_s, self._timed_out)
+
+    def start(self) -> None:
+        """Begin, with the context of this moment."""
+        try:
+            self._tls = tls = self._tls_of()
+            self._connection = tls.new_connection(self.socket)
+        except Exception as error:  # noqa: BLE001  # the slots of this handshake must not be lost (E8)
+            self._refuse(error)
+            return
+        self._watching = True
         self._loop.add_reader(self.socket.fileno(), self._on_ready)
 
     def end(self) -> None:
         """Close without a word, at shutdown."""
         if not self.ended:
-            self._refuse(HandshakeTimeout("shutdown"))
+            self._refuse(HandshakeEnded("shutdown"))
 
     def _on_ready(self) -> None:
         try:
@@ -378,8 +469,11 @@ class _Handshake:
     def _go_on(self) -> None:
         if not self._peeked and not self._looks_like_tls():
             return
+        connection = self._connection
+        if connection is None:
+            return
         try:
-            self._connection.do_handshake()
+            connection.do_handshake()
         except SSL.WantReadError:
             self._watch_writing(wanted=False)
         except SSL.WantWriteError:
@@ -387,7 +481,7 @@ class _Handshake:
         except (SSL.Error, OSError) as error:
             self._refuse(error)
         else:
-            self._complete()
+            self._complete(connection)
 
     def _looks_like_tls(self) -> bool:
         """Look at the first byte without taking it (D1); plain HTTP gets words, all else OpenSSL's alert."""
@@ -399,16 +493,16 @@ class _Handshake:
         if first and first[0] != _HANDSHAKE_RECORD:
             if first.isalpha():
                 _send_best_effort(self.socket, _PLAINTEXT_ANSWER)
-                self._refuse(NotTls("plain HTTP"))
+                self._refuse(HandshakeEnded("not_tls", "plain HTTP"))
                 return False
             # OpenSSL says `wrong version number` and sends the alert that belongs to it.
         return True
 
-    def _complete(self) -> None:
-        self._stop_watching()
-        refusal = self._listener.finish_handshake(self, self._connection, self._tls)
+    def _complete(self, connection: SSL.Connection) -> None:
+        tls = self._tls
+        refusal = self._listener.finish_handshake(self, connection, tls) if tls is not None else None
         if refusal is not None:
-            self._refuse(refusal, worded=True)
+            self._refused(refusal)
 
     def _watch_writing(self, *, wanted: bool) -> None:
         if wanted != self._writing:
@@ -420,17 +514,22 @@ class _Handshake:
 
     def _timed_out(self) -> None:
         self._timer = None
-        self._refuse(HandshakeTimeout("handshake_timeout"))
+        self._refuse(HandshakeEnded("timeout"))
 
-    def _refuse(self, error: BaseException, *, worded: bool = False) -> None:
+    def _refuse(self, error: Exception) -> None:
         if self.ended:
             return
-        self._stop_watching()
-        refusal = error if worded and isinstance(error, Exception) else self._tls.refusal(self._connection, error)
-        close_after_answer(self._loop, self.socket)
+        if self._tls is not None and self._connection is not None:
+            error = self._tls.refusal(self._connection, error)
+        self._refused(error)
+
+    def _refused(self, refusal: Exception) -> None:
+        self.stop_watching()
+        self._listener.close_refused(self.socket)
         self._listener.handshake_failed(self, refusal)
 
-    def _stop_watching(self) -> None:
+    def stop_watching(self) -> None:
+        """Forget timer and readiness; the socket belongs to somebody else, or is closed next."""
         if self.ended:
             return
         self.ended = True
@@ -438,37 +537,52 @@ class _Handshake:
             self._timer.cancel()
             self._timer = None
         fd = self.socket.fileno()
-        self._loop.remove_reader(fd)
+        if self._watching:
+            self._loop.remove_reader(fd)
         if self._writing:
             self._loop.remove_writer(fd)
 
 
-def close_after_answer(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-    """Close so that alert or answer arrive: unread bytes in the socket would turn our FIN into a RST.
+class RefusedSockets:
+    """Closes sockets so that alert or answer arrive: unread bytes in the socket would turn our FIN into a RST."""
 
-    Takes what has arrived (at most 64 KiB), ends our direction, and gives the peer's last segments a moment.
-    """
-    try:
-        sock.shutdown(socket.SHUT_WR)
-        for _ in range(4):
-            if not sock.recv(16384):
-                sock.close()
+    __slots__ = ("_loop", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: set[socket.socket] = set()
+
+    def close_after_answer(self, sock: socket.socket) -> None:
+        """Take what has arrived (at most 64 KiB), end our direction, give the peer's last segments a moment."""
+        try:
+            sock.shutdown(socket.SHUT_WR)
+            for _ in range(4):
+                if not sock.recv(16384):
+                    sock.close()
+                    return
+        except (BlockingIOError, InterruptedError):
+            if len(self._waiting) < MAX_GRACES:
+                # Nothing more for now: one short grace instead of a second watcher per refused peer.
+                self._waiting.add(sock)
+                self._loop.call_later(GRACE_S, self._drain_and_close, sock)
                 return
-    except (BlockingIOError, InterruptedError):
-        # Nothing more for now: one short grace instead of a second watcher per refused peer.
-        loop.call_later(0.1, _drain_and_close, sock)
-        return
-    except OSError:
-        pass  # the peer is gone already; closing is all that is left
-    sock.close()
+        except OSError:
+            pass  # the peer is gone already; closing is all that is left
+        sock.close()
 
+    def close(self) -> None:
+        """End every grace, at shutdown."""
+        for sock in self._waiting:
+            sock.close()
+        self._waiting.clear()
 
-def _drain_and_close(sock: socket.socket) -> None:
-    try:
-        sock.recv(16384)
-    except OSError:
-        pass  # nothing came or the peer is gone: either way the socket is closed now
-    sock.close()
+    def _drain_and_close(self, sock: socket.socket) -> None:
+        self._waiting.discard(sock)
+        try:
+            sock.recv(16384)
+        except OSError:
+            pass  # nothing came, the peer is gone, or the shutdown was here before: closed in any case
+        sock.close()
 
 
 def _send_best_effort(sock: socket.socket, answer: bytes) -> None:
@@ -504,7 +618,8 @@ def _peer_text(raw: Any) -> str:
 def is_own_address(address: Address, own: list[Address]) -> bool:
     """Say whether dialling `address` would reach one of our `own` plaintext listeners (H1)."""
     if address.path:
-        return any(address.path == listener.path for listener in own)
+        path = os.path.realpath(address.path)
+        return any(listener.path and path == os.path.realpath(listener.path) for listener in own)
     return any(
         address.port == listener.port and not listener.path and _same_host(address.host, listener.host)
         for listener in own
@@ -512,11 +627,20 @@ def is_own_address(address: Address, own: list[Address]) -> bool:
 
 
 def _same_host(dialled: str, listening: str) -> bool:
+    dialled, listening = _unmapped(dialled), _unmapped(listening)
     if dialled in {"localhost", "0.0.0.0", "::"}:  # noqa: S104  # compared, not bound; they reach loopback
         return True
     if listening in {"0.0.0.0", "::"}:  # noqa: S104  # compared, not bound
         return dialled.startswith("127.") or dialled == "::1"
     return dialled == listening
+
+
+def _unmapped(host: str) -> str:
+    """Give the IPv4 address inside `::ffff:127.0.0.1`, and an IPv6 address in its one spelling."""
+    if ":" not in host:
+        return host
+    address = ipaddress.IPv6Address(host.partition("%")[0])
+    return str(address.ipv4_mapped or address)
 
 
 def bind(address: Address, *, socket_mode: int = 0o600, backlog: int = 1024) -> list[socket.socket]:
@@ -569,10 +693,14 @@ def _bind_tcp(host: str, port: int, backlog: int, *, dual: bool) -> socket.socke
 def _bind_unix(path: str, mode: int, backlog: int) -> socket.socket:
     """Bind below a temporary name, set the mode, move it into place: nobody sees it with another mode."""
     _refuse_foreign_file(path)
-    temporary = f"{path}.{os.getpid()}"
+    if len(os.fsencode(path)) > _MAX_UNIX_PATH:
+        raise ListenError(f"cannot listen on unix:{path}: the path is longer than {_MAX_UNIX_PATH} bytes; choose a shorter one")
+    # Short, for the name counts as part of the path; what lies there is of a process of our number that died.
+    temporary = os.path.join(os.path.dirname(path), f".{os.getpid() % 1_000_000:x}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
+        _unlink_socket(temporary)
         sock.bind(temporary)
         os.chmod(temporary, mode)
         sock.listen(backlog)
@@ -600,6 +728,15 @@ def _refuse_foreign_file(path: str) -> None:
     finally:
         probe.close()
     raise ListenError(f"cannot listen on unix:{path}: another process answers there; stop it or choose another path")
+
+
+def _socket_file(path: str) -> tuple[int, int] | None:
+    """Give what tells one file from another at the same path."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _unlink_socket(path: str) -> None:

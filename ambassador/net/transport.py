@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    #: `recv` and `send` of a TLS connection.
+    Io = tuple[Callable[[int], bytes], Callable[[bytes | memoryview], int]]
+
 #: Bytes that may wait for the peer before `write` says False. With one burst of reading (128 KiB) above it, the
 #: 256 KiB per direction of the house hold.
 HIGH_WATER: Final = 96 * 1024
@@ -33,6 +36,8 @@ LOW_WATER: Final = HIGH_WATER // 2
 #: One TLS record's worth (RFC 8446 §5.1); asking for less would leave bytes that select cannot see.
 READ_SIZE: Final = 16384
 READS_IN_A_ROW: Final = 8
+#: How long a closing transport waits for a peer that takes nothing. Units: seconds.
+CLOSE_WITHIN_S: Final = 30.0
 
 _LINGER_RESET = struct.pack("ii", 1, 0)
 _WANT = (BlockingIOError, SSL.WantReadError, SSL.WantWriteError, InterruptedError)
@@ -95,6 +100,7 @@ class Transport:
         "read_size",
         "reading",
         "receiver",
+        "stalled",
         "starved",
         "tls",
     )
@@ -105,6 +111,7 @@ class Transport:
         sock: socket.socket,
         *,
         tls: SSL.Connection | None,
+        io: Io | None,
         budget: Budget,
         crashed: Callable[[BaseException], None],
     ) -> None:
@@ -113,8 +120,7 @@ class Transport:
         self._socket = sock
         self._fd = sock.fileno()
         self.tls = tls
-        self._recv: Callable[[int], bytes] = sock.recv if tls is None else tls.recv
-        self._send: Callable[[bytes | memoryview], int] = sock.send if tls is None else tls.send
+        self._recv, self._send = (sock.recv, sock.send) if io is None else io
         self._crashed = crashed
         self._waiting = bytearray()
         self._closing = False  # close once everything has gone
@@ -125,6 +131,7 @@ class Transport:
         self.read_size = READ_SIZE
         self.reading = False
         self.closed = False
+        self.stalled = False  # bytes wait for the peer
         self.starved = False  # somebody was told False and waits for writable()
         self.receiver: Receiver
 
@@ -273,6 +280,7 @@ class Transport:
                 return
         if rest:
             self._waiting += rest
+            self.stalled = True
             self._budget.used += len(rest)
             self._loop.add_writer(self._fd, self._on_writable)
 
@@ -294,6 +302,7 @@ class Transport:
             self.crash(error)
             return
         if not waiting:
+            self.stalled = False
             self._loop.remove_writer(self._fd)
             self._emptied()
         if self.starved and len(waiting) <= LOW_WATER and not self.closed:
@@ -323,6 +332,7 @@ class Transport:
         if self._waiting:
             self._budget.used -= len(self._waiting)
             self._waiting.clear()
+            self.stalled = False
             self._loop.remove_writer(self._fd)
 
     def _tell_writable(self) -> None:
@@ -358,6 +368,9 @@ class Transport:
         self.pause_reading()
         if not self._waiting:
             self._finish_close()
+        else:
+            # Nobody above looks after it any more: without this a peer that never reads would keep it (E1).
+            self._loop.call_later(CLOSE_WITHIN_S, self.abort)
 
     def _finish_close(self) -> None:
         if self.tls is not None and not self._write_broken and not self._shut:

@@ -23,7 +23,7 @@ _NORMAL: Final = re.compile(
     rb"(?:/(?!/|\.\.?(?:[/?]|\Z))(?:[A-Za-z0-9\-._~!$&'()*+,=:@]++|"
     + _ESCAPE
     + rb")*+)++(?:\?[!-~]*)?"
-)
+).fullmatch
 _ANY_ESCAPE: Final = re.compile(rb"%[0-9A-Fa-f]{2}")
 _SUB_DELIMS: Final = b"!$&'()*+,=:@"  # legal both plain and escaped, and one to every application
 _KEYS: Final = {
@@ -37,7 +37,7 @@ def is_normal_path(path: bytes) -> bool:
 
     Source: RFC 3986 §3.3, §6.2.2; threats F1.
     """
-    return _NORMAL.fullmatch(path) is not None
+    return _NORMAL(path) is not None
 
 
 def match_key(path: bytes) -> bytes:

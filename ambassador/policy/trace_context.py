@@ -12,15 +12,14 @@ from typing import Final
 
 from ambassador.core.model import REQUEST_ID, TRACEPARENT, TRACESTATE, Field, RequestHead
 
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}")
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}").fullmatch
 # Version ff is invalid; 00 ends after the flags, a later one may go on after another dash. Ids are not all zero.
 _TRACEPARENT: Final = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?",
     re.DOTALL,
-)
-_FLAGS: Final = {
-    b"%02x" % code: b"%02x" % (code & 0x03) for code in range(256)
-}  # sampled, and random of level 2
+).fullmatch
+# We know two flags: sampled, and random of level 2; the others must be sent as zero (Trace Context §3.2.2).
+_FLAGS: Final = {b"%02x" % code: b"%02x" % (code & 0x03) for code in range(256)}
 _MAX_MEMBERS: Final = 32
 _STAMPED: Final = REQUEST_ID | TRACEPARENT | TRACESTATE
 
@@ -31,14 +30,15 @@ _UUID_CLEAR: Final = ((1 << _ID_BITS) - 1) ^ (0xF000 << 64) ^ (0xC000 << 48)
 _UUID_SET: Final = 0x4000 << 64 | 0x8000 << 48  # version 4, variant 10: RFC 9562 §5.4
 _CLEAR: Final = _UUID_CLEAR << (_ID_BITS + _SPAN_BITS) | ((1 << (_ID_BITS + _SPAN_BITS)) - 1)
 # The first bit of trace and span id is set, so neither is ever zero.
+_FIRST_OF_SPAN: Final = 1 << (_SPAN_BITS - 1)
 _SET: Final = (
-    _UUID_SET << (_ID_BITS + _SPAN_BITS) | 1 << (_ID_BITS + _SPAN_BITS - 1) | 1 << (_SPAN_BITS - 1)
+    _UUID_SET << (_ID_BITS + _SPAN_BITS) | 1 << (_ID_BITS + _SPAN_BITS - 1) | _FIRST_OF_SPAN
 )
 
 
 def is_request_id(value: bytes) -> bool:
     """Say whether a received X-Request-Id may go on: 1 to 128 harmless characters."""
-    return _REQUEST_ID.fullmatch(value) is not None
+    return _REQUEST_ID(value) is not None
 
 
 def new_request_id(bits: int) -> bytes:
@@ -59,7 +59,7 @@ def parse_traceparent(value: bytes) -> tuple[bytes, bytes] | None:
 
     Source: W3C Trace Context level 2 §3.2, §3.2.4 (later versions: the first four fields count).
     """
-    match = _TRACEPARENT.fullmatch(value)
+    match = _TRACEPARENT(value)
     if match is None or (match[4] is not None and match[1] == b"00"):
         return None
     return match[2], _FLAGS[match[3]]
@@ -75,18 +75,23 @@ def stamp(
     `sampled` is the flag of a trace begun here. See `benchmarks/micro/policy_headers.py`.
     Source: W3C Trace Context level 2 §3.2, §3.3, §4.
     """
-    text = b"%080x" % (random_bits(_ALL_BITS) & _CLEAR | _SET)
-    request_id = None
-    parent = None
+    request_id = parent = None
     if head.roles & _STAMPED:
         request_id, parent = _received(head)
-    if request_id is None:
-        request_id = _dashed(text[:32])
-    trace_id, flags = parent or (text[32:64], b"01" if sampled else b"00")
+    if request_id is not None and parent is not None:
+        # It came through another proxy of ours, as nearly all inbound ones do: 64 bits are enough.
+        span_id = b"%016x" % (random_bits(_SPAN_BITS) | _FIRST_OF_SPAN)
+        trace_id, flags = parent
+    else:
+        text = b"%080x" % (random_bits(_ALL_BITS) & _CLEAR | _SET)
+        if request_id is None:
+            request_id = _dashed(text[:32])
+        trace_id, flags = parent or (text[32:64], b"01" if sampled else b"00")
+        span_id = text[64:]
     lines = b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-%b\r\n" % (
         request_id,
         trace_id,
-        text[64:],
+        span_id,
         flags,
     )
     return request_id, trace_id, lines
@@ -94,22 +99,27 @@ def stamp(
 
 def _received(head: RequestHead) -> tuple[bytes | None, tuple[bytes, bytes] | None]:
     """Take what was received out of the head; a usable tracestate stays."""
-    others: list[Field] = []
-    ids: list[bytes] = []
-    parents: list[bytes] = []
+    fields = head.fields
+    request_id = parent = None
+    ids = parents = members = 0
     states: list[Field] = []
-    for field in head.fields:
+    for field in head.marked:
         role = field.role
-        if not role & _STAMPED:
-            others.append(field)
-        elif role & REQUEST_ID:
-            ids.append(field.value)
+        if role & REQUEST_ID:
+            request_id = field.value
+            ids += 1
         elif role & TRACEPARENT:
-            parents.append(field.value)
-        else:
+            parent = field.value
+            parents += 1
+        elif role & TRACESTATE:
             states.append(field)
-    parent = parse_traceparent(parents[0]) if len(parents) == 1 else None
-    if parent is not None and sum(field.value.count(b",") + 1 for field in states) <= _MAX_MEMBERS:
-        others += states
-    head.fields = others
-    return ids[0] if len(ids) == 1 and is_request_id(ids[0]) else None, parent
+            members += field.value.count(b",") + 1
+        else:
+            continue
+        fields.remove(field)  # by identity: `Field` defines no equality
+    if request_id is not None and (ids > 1 or _REQUEST_ID(request_id) is None):
+        request_id = None
+    trace = parse_traceparent(parent) if parent is not None and parents == 1 else None
+    if trace is not None and members <= _MAX_MEMBERS:
+        fields += states
+    return request_id, trace

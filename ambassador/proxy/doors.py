@@ -95,11 +95,15 @@ class Doors:
         connection = ServerConnection(
             self.commons.loop, accepted.transport, owner, cache=self.commons.cache, limits=self._limits
         )
-        self._stats.opened()
-        self.connections.add(connection)
+        self.remember(connection)
         connection.start()
         if self.draining:
             connection.drain()
+
+    def remember(self, connection: Connection) -> None:
+        """A connection is served from now on, until `forget`."""
+        self._stats.opened()
+        self.connections.add(connection)
 
     def forget(self, connection: Connection, accepted: Accepted) -> None:
         """A connection has ended."""
@@ -137,10 +141,10 @@ class Doors:
             record.bytes_sent,
         )
         head = exchange.head
-        if head is not None and head.roles & USER_AGENT:
-            for field in head.fields:
+        if head.roles & USER_AGENT:
+            for field in head.marked:
                 if field.role & USER_AGENT:
-                    record.user_agent = self.commons.clean(field.value)
+                    record.user_agent = field.value
                     break
         self.commons.surroundings.log(record)
 
@@ -162,9 +166,8 @@ def normal_authority(head: RequestHead) -> bytes:
 
 def keep_upgrade(head: RequestHead, allowed: frozenset[bytes]) -> None:
     """Let only listed protocols be asked for (F5); others are dropped with their field."""
-    if head.upgrade:
-        tokens = [token.strip() for token in head.upgrade.split(b",")]
-        head.upgrade = b", ".join(token for token in tokens if token.lower() in allowed)
+    tokens = [token.strip() for token in head.upgrade.split(b",")]
+    head.upgrade = b", ".join(token for token in tokens if token.lower() in allowed)
 
 
 def rewrite(route: Route, head: RequestHead) -> None:

@@ -13,7 +13,6 @@ A tunnel (Upgrade, CONNECT, tcp) is an exchange whose bodies are opaque and end 
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ambassador.core.errors import (
@@ -27,16 +26,17 @@ from ambassador.core.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from ambassador.core.model import DATE, RequestHead, ResponseHead
+from ambassador.core.model import DATE, IDENTITY, RequestHead, ResponseHead
 from ambassador.net.alarm import NEVER
 from ambassador.policy.headers import sanitize_response, sanitize_trailers
 from ambassador.policy.retry import Verdict, decide
 from ambassador.proxy.attempt import Attempt
 from ambassador.proxy.local_reply import local_reply
-from ambassador.telemetry.text import rfc3339
 from ambassador.wire.lifecycle import RequestSide, ResponseSide
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ambassador.core.model import Field
     from ambassador.core.record import ExchangeRecord
     from ambassador.http.http1.client import ClientConnection
@@ -56,6 +56,10 @@ ENDED: Final = ResponseSide.ENDED
 _SWITCHING: Final = 101
 _CONNECT: Final = b"CONNECT"
 
+#: Stands for the head of a request that could not be understood.
+_NO_HEAD: Final = RequestHead(b"", b"", b"", b"", [], 0)
+_NO_TRAILERS: Final[list[Field]] = []  # never written to
+
 
 class Door(Protocol):
     """What differs between the two directions; one per downstream connection."""
@@ -68,7 +72,7 @@ class Door(Protocol):
     def enter(self, exchange: Exchange, head: RequestHead) -> Route:
         """Sanitise, authorise, route, set our header lines; raises ExchangeError."""
 
-    def exchange_ended(self, exchange: Exchange) -> None: ...
+    exchange_ended: Callable[[Exchange], None]
 
 
 class Exchange:
@@ -85,6 +89,7 @@ class Exchange:
         "_repeated_fresh",
         "_started",
         "_surroundings",
+        "_trailers",
         "_tried",
         "_tunnel",
         "_upstream_started",
@@ -102,12 +107,13 @@ class Exchange:
         self._downstream = downstream
         self._surroundings = surroundings = door.surroundings
         self._started = surroundings.monotonic()
-        self.record = record = copy(door.record)
-        record.time = rfc3339(surroundings.wall())
+        self.record = record = door.record.__copy__()
+        record.time = surroundings.wall()
         self.request_side = UPLOADING
         self.response_side = AWAITED
         self._attempt: Attempt | None = None
         self._held: list[bytes] | None = None
+        self._trailers: list[Field] = _NO_TRAILERS
         self._tunnel = False
         self._paused_by_upstream = False
         self._repeated_fresh = False
@@ -116,14 +122,14 @@ class Exchange:
         self.extra = b""
         self.route: Route | None = None
         self.target: Target | None = None
-        self.head: RequestHead | None = None
+        self.head: RequestHead = _NO_HEAD
 
     def __repr__(self) -> str:
         return f"Exchange({self.record.method} {self.record.path}, {self.request_side.name}, {self.response_side.name})"
 
     def now(self) -> float:
         """Give the loop's time in seconds."""
-        return self._surroundings.loop.time()
+        return self._surroundings.loop_time()
 
     # ---- from downstream -----------------------------------------------------------------------------------
 
@@ -133,19 +139,20 @@ class Exchange:
         if end:
             self.request_side = COMPLETE
         record = self.record
-        record.method = head.method.decode("ascii")
-        record.path = head.path.decode("ascii")
-        record.authority = head.authority.decode("latin-1")
+        record.method = head.method
+        record.path = head.path
+        record.authority = head.authority
         if head.version == 10:  # noqa: PLR2004
             record.protocol = "HTTP/1.0"
         record.phase = Phase.ROUTE
         try:
             self.route = route = self._door.enter(self, head)
-            self._check_limits(route, head)
+            if head.content_length != 0:
+                self._check_limits(route, head)
             self.target = target = route.only_target or route.target(self._surroundings.chance)
             record.route = route.name
             record.service = target.service.name
-            self._arm(route)
+            self._rearm()
             self._next_attempt()
         except ExchangeError as error:
             self._reply(error)
@@ -193,13 +200,15 @@ class Exchange:
     def trailers_received(self, fields: list[Field]) -> None:
         if self.request_side is not UPLOADING:
             return
-        connection = self._attempt.connection if self._attempt is not None else None
-        if connection is None:
-            # Nobody to give them to yet: the end is what counts, trailers may be dropped (RFC 9110 §6.5.2).
+        fields = sanitize_trailers(fields)
+        attempt = self._attempt
+        if attempt is None or attempt.connection is None:
+            self._trailers = fields  # held like the body before them
             self.body_received(b"", True)
             return
         self.request_side = COMPLETE
-        connection.write_trailers(sanitize_trailers(fields))
+        attempt.body_sent = True
+        attempt.connection.write_trailers(fields)
         self._request_ended()
 
     def stream_reset(self, error: ExchangeError) -> None:
@@ -214,7 +223,7 @@ class Exchange:
     def read_finished(self) -> None:
         """A burst of the request is over: send on what was corked."""
         if self.request_side is UPLOADING and self._attempt is not None and self._attempt.connection is not None:
-            self._idle_from = self.now()
+            self._idle_from = self._surroundings.loop_time()
             if not self._attempt.connection.flush():
                 self._pause_downstream()
 
@@ -229,7 +238,7 @@ class Exchange:
         if route is None or (self.response_side is ENDED and self.request_side is not UPLOADING):
             return
         now = self.now()
-        due = self._due(route)
+        due = self._due(route, now)
         if due > now + 0.001:
             self._downstream.set_deadline(due)
             return
@@ -244,15 +253,21 @@ class Exchange:
         self._upstream_started = self._surroundings.monotonic()
         held = self._held
         if held is None:
-            connection.write_head(self.head, self.extra, self.request_side is COMPLETE)
+            connection.send_head(self, self.head, self.extra, self.request_side is COMPLETE)
             return
         self._held = None
-        connection.write_head(self.head, self.extra, False)
+        connection.send_head(self, self.head, self.extra, False)
         self._attempt.body_sent = bool(held)  # type: ignore[union-attr]  # it is the one that is ready
         body = b"".join(held)
-        keeps_up = connection.write_body(body, self.request_side is COMPLETE)
         if self.request_side is COMPLETE:
+            if self._trailers:
+                connection.write_body(body, False)
+                connection.write_trailers(self._trailers)
+            else:
+                connection.write_body(body, True)
+            self._downstream.resume_body()  # what comes now is the next request, or news of the peer's end
             return
+        keeps_up = connection.write_body(body, False)
         if connection.flush() and keeps_up:
             self._downstream.resume_body()
         else:
@@ -266,7 +281,6 @@ class Exchange:
         self.record.status = 200
         self.response_side = STREAMING
         held, self._held = self._held, None
-        self._idle_from = self.now()
         self._rearm()
         self._downstream.write_head(ResponseHead(200, b"OK", [], None), b"", False)
         self._downstream.flush()
@@ -293,7 +307,8 @@ class Exchange:
         if status == _SWITCHING:
             self._switch(head)
             return
-        sanitize_response(head)
+        if head.roles & IDENTITY:
+            sanitize_response(head)
         extra = self._door.response_extra
         if not head.roles & DATE:
             # RFC 9110 §6.6.1: who forwards a response without Date adds the time of its receipt.
@@ -304,9 +319,8 @@ class Exchange:
             self._close_books()
             return
         self.response_side = STREAMING
-        self._idle_from = self.now()
-        self._rearm()
         self._downstream.write_head(head, extra, False)
+        # The deadline of a body begins with the end of this burst; most responses have ended by then.
 
     def response_body(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
         if self.response_side is not STREAMING:
@@ -332,7 +346,7 @@ class Exchange:
 
     def response_burst_over(self) -> None:
         if self.response_side is STREAMING:
-            self._idle_from = self.now()
+            self._rearm()
             if not self._downstream.flush():
                 self._pause_upstream()
 
@@ -341,6 +355,11 @@ class Exchange:
         if self._paused_by_upstream:
             self._paused_by_upstream = False
             self._downstream.resume_body()
+
+    def connect_failed(self, state: EndpointState) -> None:
+        """An endpoint took no connection: its service prefers the others for a while."""
+        if self.target is not None:
+            self.target.service.connect_failed(state)
 
     def attempt_failed(self, error: ExchangeError) -> None:
         """An attempt has ended without a whole response: another one, a local reply, or a cut."""
@@ -381,7 +400,7 @@ class Exchange:
     def _next_attempt(self) -> None:
         """Try the next endpoint; raises NoHealthyUpstream when there is none left."""
         service = self.target.service  # type: ignore[union-attr]  # routed
-        state = service.pick(self._tried, self.now())
+        state = service.pick(self._tried)
         if state is None:
             raise NoHealthyUpstream("no_endpoint", f"The service {service.name} has no endpoint that can be tried.")
         self._try(state, fresh=False)
@@ -393,16 +412,23 @@ class Exchange:
         record.attempts += 1
         if not fresh:
             self._tried.append(state)
-        self._attempt = attempt = Attempt(self, state)
-        if self.head.method == _CONNECT:
+        head = self.head
+        uploading = self.request_side is UPLOADING
+        if head.method == _CONNECT:
+            self._attempt = attempt = Attempt(self, state, _CONNECT, has_body=False, fresh=True)
             if self._held is None:
                 self._hold(b"")
-            attempt.start_tunnel()
+            attempt.dial_tunnel()
             return
-        uploading = self.request_side is UPLOADING
-        attempt.start(self.head.method, has_body=uploading or self._held is not None, fresh=fresh)
-        if attempt.connection is None and uploading and self._held is None:
+        has_body = uploading or self._held is not None
+        self._attempt = attempt = Attempt(self, state, head.method, has_body=has_body, fresh=fresh)
+        connection = attempt.connection
+        if connection is not None:
+            self.upstream_ready(connection)
+            return
+        if uploading and self._held is None:
             self._hold(b"")
+        attempt.dial()
 
     def _hold(self, chunk: bytes) -> None:
         """Keep what came before the connection was there; nothing more is read until then."""
@@ -429,7 +455,6 @@ class Exchange:
         self._tunnel = True
         self.request_side = UPLOADING
         self.response_side = STREAMING
-        self._idle_from = self.now()
         self._rearm()
         sanitize_response(head)
         self._downstream.write_head(head, self._door.response_extra, False)
@@ -483,12 +508,12 @@ class Exchange:
             return
         record.status = status
         head, extra, body = local_reply(error, remote=self._door.is_remote)
-        record.bytes_sent += len(body)
         extra += self._surroundings.date.at(self._surroundings.wall())
         downstream = self._downstream
         if isinstance(error, DownstreamProtocolError | DownstreamTimeout):
             downstream.close_after_response()
-        if body and record.method != "HEAD":
+        if body and self.head.method != b"HEAD":
+            record.bytes_sent += len(body)
             downstream.write_head(head, extra, False)
             downstream.write_body(body, True)
         else:
@@ -526,17 +551,16 @@ class Exchange:
 
     # ---- deadlines -----------------------------------------------------------------------------------------
 
-    def _arm(self, route: Route) -> None:
-        self._idle_from = self.now()
-        due = self._due(route)
-        if due != NEVER:
-            self._downstream.set_deadline(due)
-
     def _rearm(self) -> None:
-        if self.route is not None:
-            self._arm(self.route)
+        """Begin the deadline of the present state anew."""
+        route = self.route
+        if route is not None:
+            self._idle_from = now = self._surroundings.loop_time()
+            due = self._due(route, now)
+            if due != NEVER:
+                self._downstream.set_deadline(due)
 
-    def _due(self, route: Route) -> float:
+    def _due(self, route: Route, now: float) -> float:
         """Give the moment at which something is due in the present state. Units: seconds of the loop's clock."""
         settings = route.settings
         if self.response_side is AWAITED and self.request_side is COMPLETE:
@@ -546,7 +570,7 @@ class Exchange:
         due = NEVER if span is None else self._idle_from + span
         if settings.total_timeout_s is not None and not self._tunnel:
             elapsed = self._surroundings.monotonic() - self._started
-            due = min(due, self.now() + settings.total_timeout_s - elapsed)
+            due = min(due, now + settings.total_timeout_s - elapsed)
         return due
 
     def _expire(self, route: Route, now: float) -> None:

@@ -6,6 +6,7 @@ the authority, absolute form over Host (RFC 9112 §3.2.2), selects a service and
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ambassador.core.errors import AccessDenied, LoopDetected, NoRoute
@@ -66,9 +67,12 @@ class OutboundDoors(Doors):
             self.serve(accepted, door)
             return
         downstream = RawDownstream(
-            self.commons.loop, accepted.transport, None, None, closed=lambda raw: self.forget(raw, accepted)
+            self.commons.loop,
+            accepted.transport,
+            write_timeout_s=self._limits.write_timeout_s,
+            closed=lambda raw: self.forget(raw, accepted),
         )
-        self.connections.add(downstream)
+        self.remember(downstream)
         exchange = Exchange(door, downstream)
         downstream.begin(exchange)
         exchange.head_received(tunnel_head(), False)
@@ -77,12 +81,16 @@ class OutboundDoors(Doors):
 class _OutboundDoor:
     """One connection of the app."""
 
-    __slots__ = ("_accepted", "_doors", "is_remote", "record", "response_extra", "surroundings")
+    __slots__ = ("_accepted", "_authority", "_doors", "_host", "exchange_ended", "is_remote", "new_exchange", "record", "response_extra", "surroundings")
 
     def __init__(self, doors: OutboundDoors, accepted: Accepted) -> None:
         self._doors = doors
         self._accepted = accepted
+        self._authority = b""
+        self._host = b""
         self.surroundings = doors.commons.surroundings
+        self.exchange_ended = doors.exchange_ended
+        self.new_exchange = partial(Exchange, self)  # a frame less per request than a method
         self.is_remote = False
         # RFC 9110 §7.6.3: towards the app we are a proxy, and a proxy names itself in every message it forwards.
         self.response_extra = doors.via[11]
@@ -92,9 +100,6 @@ class _OutboundDoor:
             protocol="HTTP/1.1" if doors.config.protocol == "http" else "tcp",
             peer_address=accepted.peer_address,
         )
-
-    def new_exchange(self, stream: ServerConnection) -> Exchange:
-        return Exchange(self, stream)
 
     def connection_closed(self, connection: ServerConnection) -> None:
         self._doors.forget(connection, self._accepted)
@@ -107,19 +112,20 @@ class _OutboundDoor:
         sanitize(head, drop_overrides=doors.drops_overrides)
         if head.roles & BROWSER and not doors.config.browsers_allowed and is_foreign_page(head):
             raise AccessDenied("foreign_origin", "Web pages may not call services through this port.")
-        host = normal_authority(head)
-        if head.roles & VIA and names_us(head.fields, doors.pseudonym):
+        if head.authority is not self._authority:  # the line cache gives the same object for the same Host
+            self._host = normal_authority(head)
+            self._authority = head.authority
+        if head.roles & VIA and names_us(head.marked, doors.pseudonym):
             raise LoopDetected("loop_detected", "This request has passed through this listener before.")
-        route = self._route(host, head)
+        route = self._route(self._host, head)
         if head.method == _CONNECT:
             self._check_port(route, head)
-        elif route.rewrite_prefix is not None or route.rewrite_host is not None:
+        elif route.rewrites:
             rewrite(route, head)
-        keep_upgrade(head, route.upgrades)
-        request_id, trace_id, lines = stamp(head, self.surroundings.random_bits)
+        if head.upgrade:
+            keep_upgrade(head, route.upgrades)
         record = exchange.record
-        record.request_id = request_id.decode("ascii")
-        record.trace_id = trace_id.decode("ascii")
+        record.request_id, record.trace_id, lines = stamp(head, self.surroundings.random_bits)
         exchange.extra = lines + doors.via[head.version]
         return route
 
@@ -162,6 +168,3 @@ class _OutboundDoor:
         }
         if port not in ports:
             raise AccessDenied("connect_port", "CONNECT may only name a port that the service's endpoints have.")
-
-    def exchange_ended(self, exchange: Exchange) -> None:
-        self._doors.exchange_ended(exchange)

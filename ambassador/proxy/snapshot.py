@@ -31,7 +31,7 @@ class Target:
 class Route:
     """One route, ready to be walked."""
 
-    __slots__ = ("_split", "matched_prefix", "name", "only_target", "rewrite_host", "rewrite_prefix", "settings", "targets", "upgrades")
+    __slots__ = ("_split", "matched_prefix", "name", "only_target", "rewrite_host", "rewrite_prefix", "rewrites", "settings", "targets", "upgrades")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Route:
         self.matched_prefix = matched_prefix
         self.rewrite_prefix = rewrite_prefix
         self.rewrite_host = rewrite_host
+        self.rewrites = rewrite_prefix is not None or rewrite_host is not None
         self.upgrades = frozenset(token.lower().encode() for token in settings.upgrades)
 
     def __repr__(self) -> str:

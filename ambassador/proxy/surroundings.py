@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Surroundings:
     """Clocks, chance and sinks of the process, bound once so that the hot path looks nothing up."""
 
-    __slots__ = ("chance", "budget", "crashed", "date", "log", "loop", "monotonic", "random_bits", "wall")
+    __slots__ = ("chance", "budget", "crashed", "date", "log", "loop", "loop_time", "monotonic", "random_bits", "wall")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Surroundings:
     ) -> None:
         self.budget = budget
         self.loop = loop
+        self.loop_time = loop.time
         self.monotonic = clock.monotonic
         self.wall = clock.wall
         self.chance = chance.random

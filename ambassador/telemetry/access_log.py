@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from ambassador.core.record import Raw
 from ambassador.telemetry.logging import get_logger
 from ambassador.telemetry.text import MAX_FIELD_BYTES, clean, rfc3339
 from ambassador.telemetry.writer import MAX_WAITING_BYTES, ThreadedWriter
@@ -129,13 +130,7 @@ class AccessLog:
             return
         self._batch = []
         for record in batch:
-            # Three cheap looks a record; the rest only for the few that need it.
-            if (
-                "?" in record.path
-                or len(record.path) > MAX_FIELD_BYTES
-                or len(record.authority) > MAX_FIELD_BYTES
-            ):
-                self._shorten(record)
+            self._spell(record)
         lines, lost = self._encode(batch)
         self._lost += lost
         self._notice()  # before the next piece, whose success would hide the failure of the last one
@@ -167,12 +162,31 @@ class AccessLog:
         else:
             _log.info("access_log_recovered", dropped=self.dropped)
 
-    def _shorten(self, record: ExchangeRecord) -> None:
-        path = record.path
-        if not self._query:
+    def _spell(self, record: ExchangeRecord) -> None:
+        """Turn what the exchange left raw into text."""
+        if isinstance(record.time, float):
+            record.time = rfc3339(record.time)
+        path = _text(record.path)
+        if "?" in path and not self._query:
             path = path.partition("?")[0]
-        record.path = clean(path)
-        record.authority = clean(record.authority)
+        record.path = path
+        record.method = _text(record.method)
+        record.authority = _text(record.authority)
+        record.request_id = _text(record.request_id)
+        record.trace_id = _text(record.trace_id)
+        record.user_agent = _text(record.user_agent)
+        record.duration_ms = round(record.duration_ms, 3)
+        if record.upstream_duration_ms is not None:
+            record.upstream_duration_ms = round(record.upstream_duration_ms, 3)
+
+
+def _text(value: Raw) -> str:
+    """Give foreign text as the log has it; the usual short ASCII passes with two cheap looks."""
+    if type(value) is bytes and len(value) <= MAX_FIELD_BYTES:
+        text = value.decode("latin-1")
+        if text.isascii() and text.isprintable():
+            return text
+    return clean(value)
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------
@@ -246,7 +260,7 @@ def envoy_line(record: ExchangeRecord) -> str:
     )
 
 
-def _quotable(text: str) -> str:
+def _quotable(text: Raw) -> str:
     """Give the text as it may stand between quotes: Envoy escapes nothing there, which is how its lines are forged."""
     text = clean(text)
     if "\\" in text or '"' in text:

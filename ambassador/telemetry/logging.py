@@ -5,7 +5,8 @@ Every text in a field is cleaned here, so callers may hand in what a stranger wr
 
 Known ugliness: structlog imports rich where it is installed, for tracebacks that we do not use; that is 25 of its 50 ms
 and 4 MB, so rich is hidden while structlog is imported. It can go once structlog imports rich lazily.
-Writes go straight to standard error: whoever reads it and stops stops us too, as with every other proxy.
+Writes go straight to standard error, until `write_from_thread`: from then on a reader that has stopped reading
+costs events and never the event loop.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 
 from ambassador.core.clock import Clock, SystemClock
 from ambassador.telemetry.text import clean, rfc3339
+from ambassador.telemetry.writer import ThreadedWriter
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _MAX_ITEMS: Final = 32
 _MAX_TRACEBACK_LINES: Final = 100
+_MAX_WAITING_BYTES: Final = 1024 * 1024
+_STDERR: Final = 2
 
 
 class _Bound(Protocol):
@@ -45,7 +49,7 @@ class _Bound(Protocol):
 class _Setup:
     """How events are written, and the structlog logger once there was one to write."""
 
-    __slots__ = ("bound", "clock", "fmt", "stream", "threshold")
+    __slots__ = ("bound", "clock", "fmt", "stream", "threshold", "writer")
 
     def __init__(self, threshold: int, fmt: str, *, clock: Clock, stream: TextIO | None) -> None:
         self.threshold = threshold
@@ -53,6 +57,7 @@ class _Setup:
         self.clock = clock
         self.stream = stream  # None: what sys.stderr is when the first event comes
         self.bound: _Bound | None = None
+        self.writer: ThreadedWriter | None = None
 
 
 class Logger:
@@ -111,6 +116,19 @@ def configure(
     logging.root.handlers[:] = [_LibraryEvents(logging.WARNING)]
 
 
+def write_from_thread() -> None:
+    """Let no event wait for who reads standard error; call it before the first event, and `close` at the end."""
+    setup = _current.setup
+    if setup.stream is None:
+        setup.writer = ThreadedWriter("-", max_waiting_bytes=_MAX_WAITING_BYTES, standard=_STDERR)
+
+
+def close(timeout_s: float) -> None:
+    """Write the events that wait, for at most so long; later ones are dropped."""
+    if _current.setup.writer is not None:
+        _current.setup.writer.close(timeout_s)
+
+
 class _Current:
     """The one setup of the process."""
 
@@ -166,7 +184,7 @@ def _build(setup: _Setup) -> _Bound:
     stream = setup.stream or sys.stderr
     console = setup.fmt == "console" or (setup.fmt == "auto" and stream.isatty())
     bound: _Bound = structlog.wrap_logger(
-        _Stream(stream),
+        _Stream(stream) if setup.writer is None else _ThreadedStream(setup.writer),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
@@ -209,6 +227,20 @@ class _Stream:
             ValueError,
         ):  # closed pipe, full disk, closed file: an event is not worth the proxy
             return
+
+    debug = info = warning = error = msg
+
+
+class _ThreadedStream:
+    """Hands a line to the thread that writes; when too much waits already the event is dropped."""
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, writer: ThreadedWriter) -> None:
+        self._writer = writer
+
+    def msg(self, line: str) -> None:
+        self._writer.put(line.encode("utf-8", "backslashreplace") + b"\n", 1)
 
     debug = info = warning = error = msg
 

@@ -17,15 +17,18 @@ _RETRY_S: Final = 0.01
 
 
 class ThreadedWriter:
-    """Appends pieces to `path`, or to standard output for "-".
+    """Appends pieces to `path`, or to the descriptor `standard` (1: standard output) for "-".
 
     Units: bytes; `dropped` counts lines.
     Errors: OSError at construction when the file cannot be opened; later failures are counted in `dropped` and
     named in `error`, never raised: a full disk or a closed pipe must not end the proxy.
     """
 
-    def __init__(self, path: str, *, max_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
+    def __init__(
+        self, path: str, *, max_waiting_bytes: int = MAX_WAITING_BYTES, standard: int = _STDOUT
+    ) -> None:
         self._path = path
+        self._standard = standard
         self._max_waiting_bytes = max_waiting_bytes
         self._queue: SimpleQueue[tuple[bytes, int] | str] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -86,7 +89,7 @@ class ThreadedWriter:
             self._release()
 
     def _started(self) -> threading.Thread | None:
-        thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+        thread = threading.Thread(target=self._run, name=f"writer {self._path}", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:  # a ceiling on processes: the next piece tries again
@@ -96,12 +99,12 @@ class ThreadedWriter:
 
     def _open(self) -> int:
         if self._path == "-":
-            return _STDOUT
+            return self._standard
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
         return os.open(self._path, flags, 0o640)
 
     def _release(self) -> None:
-        if self._fd != _STDOUT:
+        if self._path != "-":
             os.close(self._fd)
 
     def _run(self) -> None:

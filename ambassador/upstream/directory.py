@@ -36,3 +36,8 @@ class Directory:
         """Close what is idle."""
         for service in self:
             service.close()
+
+    def abort(self) -> None:
+        """Cut what is left, at the end of the process."""
+        for service in self:
+            service.abort()

@@ -102,7 +102,21 @@ class Dial:
 class Pool:
     """Idle and busy connections to one endpoint."""
 
-    __slots__ = ("_alarm", "_config", "_environment", "_tls", "busy", "closing", "endpoint", "idle")
+    __slots__ = (
+        "_alarm",
+        "_config",
+        "_environment",
+        "_idle_timeout_s",
+        "_max_age_s",
+        "_max_idle",
+        "_max_requests",
+        "_now",
+        "_tls",
+        "busy",
+        "endpoint",
+        "idle",
+        "tunnels",
+    )
 
     def __init__(
         self,
@@ -118,7 +132,13 @@ class Pool:
         self._alarm = Alarm(environment.loop, self._retire_idle)
         self.idle: list[ClientConnection] = []
         self.busy: set[ClientConnection] = set()
-        self.closing = False
+        self.tunnels: set[RawConnection] = set()
+        settings = config.pool
+        self._max_idle: float = settings.max_idle
+        self._max_age_s = settings.max_age_s
+        self._max_requests: float = NEVER if settings.max_requests is None else settings.max_requests
+        self._idle_timeout_s = settings.idle_timeout_s
+        self._now = environment.loop.time
 
     def __repr__(self) -> str:
         return f"Pool({self.endpoint}, {len(self.idle)} idle, {len(self.busy)} busy)"
@@ -132,15 +152,14 @@ class Pool:
         idle = self.idle
         if not idle:
             return None
-        settings = self._config.pool
-        now = self._environment.loop.time()
+        now = self._now()
         while idle:
             connection = idle.pop()
+            # The socket is looked at last, for reading it may close it.
             if (
-                now - connection.idle_since < settings.idle_timeout_s
-                and now - connection.born_at < settings.max_age_s
+                now - connection.idle_since < self._idle_timeout_s
+                and now - connection.born_at < self._max_age_s
                 and (not checked or connection.is_alive())
-                and connection.is_open()
             ):
                 self.busy.add(connection)
                 return connection
@@ -161,10 +180,16 @@ class Pool:
 
     def close(self) -> None:
         """Close what is idle; busy connections close when they come back."""
-        self.closing = True
+        self._max_idle = 0
         self._alarm.cancel()
         for connection in list(self.idle):
             connection.close()
+
+    def abort(self) -> None:
+        """Cut what is left, at the end of the process."""
+        self.close()
+        for connection in [*self.busy, *self.tunnels]:
+            connection.abort()
 
     def retire(self) -> None:
         """Close idle connections and take no busy one back: they carry an identity that has been replaced."""
@@ -178,36 +203,40 @@ class Pool:
     def connection_free(self, connection: ClientConnection) -> None:
         """Keep a connection whose exchange has ended."""
         self.busy.discard(connection)
-        settings = self._config.pool
-        now = self._environment.loop.time()
+        connection.idle_since = now = self._now()
+        idle = self.idle
         if (
-            self.closing
-            or len(self.idle) >= settings.max_idle
-            or now - connection.born_at >= settings.max_age_s
-            or (settings.max_requests is not None and connection.requests >= settings.max_requests)
+            len(idle) >= self._max_idle
+            or now - connection.born_at >= self._max_age_s
+            or connection.requests >= self._max_requests
         ):
             connection.close()
             return
-        connection.idle_since = now
-        self.idle.append(connection)
-        due = now + settings.idle_timeout_s
+        idle.append(connection)
         if self._alarm.at == NEVER:
-            self._alarm.set(due)
+            self._alarm.set(now + self._idle_timeout_s)
 
     def connection_closed(self, connection: ClientConnection) -> None:
         """Forget a connection; its TLS session may serve the next one."""
         self.busy.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
+        self._remember(connection)
+
+    def _tunnel_closed(self, connection: RawConnection) -> None:
+        self.tunnels.discard(connection)
+        self._remember(connection)
+
+    def _remember(self, connection: ClientConnection | RawConnection) -> None:
         if self._tls is not None and connection.tls is not None:
             self._tls().remember(self._session_key(), connection.tls, self._environment.loop.time())
 
     def _retire_idle(self) -> None:
-        limit = self._environment.loop.time() - self._config.pool.idle_timeout_s
+        limit = self._now() - self._idle_timeout_s
         for connection in [old for old in self.idle if old.idle_since <= limit]:
             connection.close()
         if self.idle:
-            self._alarm.set(self.idle[0].idle_since + self._config.pool.idle_timeout_s)
+            self._alarm.set(self.idle[0].idle_since + self._idle_timeout_s)
 
     # ---- dialling ------------------------------------------------------------------------------------------
 
@@ -230,6 +259,8 @@ class Pool:
             peer=dialled.peer,
             session=dialled.session,
         )
+        if tls is not None and self._tls is not None and self._tls() is not tls:
+            connection.born_at = -NEVER  # the credentials were replaced while it was dialled: one exchange, no more
         connection.start()
         waiter = attempt.waiter
         if waiter is None:
@@ -247,7 +278,14 @@ class Pool:
         if attempt.waiter is None:
             dialled.socket.close()
             return
-        connection = RawConnection(self._transport(dialled), dialled.peer, dialled.session)
+        connection = RawConnection(
+            self._transport(dialled),
+            dialled.peer,
+            dialled.session,
+            refusal=None if tls is None else tls.refusal,
+            closed=self._tunnel_closed,
+        )
+        self.tunnels.add(connection)
         attempt.waiter.raw_connection_ready(connection)  # type: ignore[union-attr]  # `dial_raw` took a RawWaiter
 
     async def _connect(self, attempt: Dial, tls: SessionTls | None) -> Dialled | None:
@@ -275,6 +313,7 @@ class Pool:
             environment.loop,
             dialled.socket,
             tls=dialled.connection,
+            io=dialled.io,
             budget=environment.budget,
             crashed=environment.events.callback_crashed,
         )

@@ -54,7 +54,7 @@ class EndpointState:
 class Service:
     """Endpoints, their balancer and their pools."""
 
-    __slots__ = ("_balancer", "_random", "config", "endpoints", "name")
+    __slots__ = ("_balancer", "_now", "_random", "_shunned_until", "config", "endpoints", "name")
 
     def __init__(
         self,
@@ -67,15 +67,20 @@ class Service:
         self.config = config
         self.name = config.name
         self._random = random
-        self.endpoints = [
+        # A tuple that stays the same: the balancer computes what depends on the set once per tuple.
+        self.endpoints = tuple(
             EndpointState(endpoint, Pool(endpoint, config, environment, tls)) for endpoint in config.endpoints
-        ]
-        self._balancer = RoundRobin() if config.balance == "round_robin" else LeastRequest()
+        )
+        self._now = environment.loop.time
+        self._shunned_until = 0.0  # the latest of all endpoints: before it they are looked at one by one
+        self._balancer: RoundRobin[EndpointState] | LeastRequest[EndpointState] = (
+            RoundRobin() if config.balance == "round_robin" else LeastRequest()
+        )
 
     def __repr__(self) -> str:
         return f"Service({self.name}, {self.endpoints})"
 
-    def pick(self, tried: Collection[EndpointState], now: float) -> EndpointState | None:
+    def pick(self, tried: Collection[EndpointState]) -> EndpointState | None:
         """Give the endpoint for the next attempt, or None when all were tried.
 
         Endpoints that failed to connect just now come last: when there is no other, one of them is worth a try.
@@ -83,11 +88,16 @@ class Service:
         endpoints = self.endpoints
         if len(endpoints) == 1:
             return None if tried else endpoints[0]
-        left = [state for state in endpoints if state not in tried]
-        if not left:
-            return None
-        healthy = [state for state in left if state.shunned_until <= now]
-        return self._balancer.pick(healthy or left, self._random)
+        now = self._now()
+        left = endpoints if not tried else tuple(state for state in endpoints if state not in tried)
+        if self._shunned_until > now:
+            left = tuple(state for state in left if state.shunned_until <= now) or left
+        return self._balancer.pick(left, self._random) if left else None
+
+    def connect_failed(self, state: EndpointState) -> None:
+        """Prefer the others for a while."""
+        state.connect_failed(self._now())
+        self._shunned_until = max(self._shunned_until, state.shunned_until)
 
     def states(self, now: float) -> dict[str, int]:
         """Give the number of endpoints by state."""
@@ -97,7 +107,7 @@ class Service:
     def connections(self) -> dict[str, int]:
         """Give the number of connections by state."""
         pools = [state.pool for state in self.endpoints]
-        return {"idle": sum(len(p.idle) for p in pools), "busy": sum(len(p.busy) for p in pools)}
+        return {"idle": sum(len(p.idle) for p in pools), "busy": sum(len(p.busy) + len(p.tunnels) for p in pools)}
 
     def retire(self) -> None:
         """Use no connection again that was made with the credentials that have been replaced."""
@@ -108,3 +118,8 @@ class Service:
         """Close idle connections; busy ones close when their exchange has ended."""
         for state in self.endpoints:
             state.pool.close()
+
+    def abort(self) -> None:
+        """Cut what is left, at the end of the process."""
+        for state in self.endpoints:
+            state.pool.abort()

@@ -178,7 +178,8 @@ def _malformed(line: bytes, name: bytes, colon: bytes) -> HeadError:
     if not colon:
         return HeadError(400, "no_colon", "A field line has no colon.")
     if name[-1:] in {b" ", b"\t"}:
-        # RFC 9112 §5.1: MUST be rejected with 400 in a request.
+        # RFC 9112 §5.1: MUST be rejected with 400 in a request. From a response a proxy MUST remove it or, as
+        # we do, not forward the message at all.
         return HeadError(400, "space_before_colon", "A field name is followed by a blank.")
     if not _is_name(name):
         return HeadError(400, "bad_field_name", "A field name is not a token.")

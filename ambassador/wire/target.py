@@ -18,9 +18,9 @@ from ambassador.wire.field import TOKEN, HeadError, authority_port
 # Longest method: RFC 9112 §3 leaves the bound to the server, registered ones have at most 17 letters.
 # CONNECT never has an origin-form target (RFC 9110 §9.3.6).
 _TARGET: Final = rb"[\x21\x22\x24-\x7e]"
-#: The form of nearly every request: origin-form. Groups: method, path with query, minor version.
+#: The form of nearly every request: origin-form in HTTP/1.1. Groups: method, path with query.
 origin_form = re.compile(
-    rb"(?!CONNECT )([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (/" + _TARGET + rb"*+) HTTP/1\.([01])"
+    rb"(?!CONNECT )([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (/" + _TARGET + rb"*+) HTTP/1\.1"
 ).fullmatch
 _any_form = re.compile(rb"(" + TOKEN + rb") (" + _TARGET + rb"++) HTTP/1\.([01])").fullmatch
 _shape = re.compile(rb"[^ \t]+ [^ \t]+ HTTP/[0-9]\.[0-9]").fullmatch
@@ -31,10 +31,10 @@ _PREFACE: Final = b"PRI * HTTP/2.0"
 _MAX_METHOD: Final = 32
 
 
-def other_form(line: bytes, max_uri: int) -> tuple[bytes, bytes, bytes, bytes, int]:
-    """Give method, scheme, authority, path and version of a request line that is not in origin-form.
+def other_form(line: bytes, max_uri: int) -> tuple[bytes, bytes, bytes | None, bytes, int]:
+    """Give method, scheme, authority, path and version of a request line that is not in the usual form.
 
-    The authority is empty where the target has none (asterisk-form); the path is empty for CONNECT.
+    The authority is None in origin-form and empty in asterisk-form; the path is empty for CONNECT.
     Errors: HeadError 400, 414, 501, 505.
     Source: RFC 9112 §3.2.2-3.2.4.
     """
@@ -49,6 +49,8 @@ def other_form(line: bytes, max_uri: int) -> tuple[bytes, bytes, bytes, bytes, i
     version = 11 if minor == b"1" else 10
     if method == b"CONNECT":
         return method, b"http", _connect_authority(target), b"", version
+    if target[:1] == b"/":
+        return method, b"http", None, target, version
     if target == b"*":
         if method != b"OPTIONS":
             raise HeadError(400, "bad_target", "The target * belongs to OPTIONS alone.")

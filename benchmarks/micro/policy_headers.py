@@ -30,7 +30,9 @@ def _head(*, traced: bool) -> RequestHead:
     roles = 0
     for field in fields:
         roles |= field.role
-    return RequestHead(b"GET", b"http", b"payments", b"/", fields, 0, roles)
+    return RequestHead(
+        b"GET", b"http", b"payments", b"/", fields, 0, roles, 11, [x for x in fields if x.role]
+    )
 
 
 def _report(name: str, step: Callable[[], object], count: int = 100_000) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -102,12 +103,15 @@ def test_a_chunked_message_is_read_whole() -> None:
 
 
 def test_a_reset_is_seen_as_a_reset() -> None:
-    with (
-        ScriptedPeer(lambda connection: connection.reset()) as peer,
-        connect(peer.address) as client,
-        pytest.raises(ConnectionResetError),
-    ):
-        client.read_to_end()
+    def script(connection: PeerConnection) -> None:
+        connection.read_exactly(1)
+        connection.reset()
+
+    with ScriptedPeer(script) as peer, connect(peer.address) as client:
+        client.send(b"x")
+
+        with pytest.raises(ConnectionResetError):
+            client.read_to_end()
 
 
 def test_a_bug_in_a_script_fails_the_test() -> None:
@@ -215,7 +219,7 @@ def test_names_of_any_bytes_can_be_issued(authority: Authority) -> None:
     ],
 )
 def test_extensions_can_be_left_out(
-    authority: Authority, arguments: dict[str, None], missing: type[x509.ExtensionType]
+    authority: Authority, arguments: dict[str, Any], missing: type[x509.ExtensionType]
 ) -> None:
     issued = authority.issue(**arguments)
 

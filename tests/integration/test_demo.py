@@ -60,7 +60,9 @@ def test_keys_are_never_overwritten(tmp_path: Path) -> None:
 def test_keep_goes_on_until_it_is_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
     with _kept_demo(tmp_path) as (process, lines):
         port = _first(r"as web: curl http://127\.0\.0\.1:(\d+)/pay ", lines)
-        status, _, body = parse_response(exchange(("127.0.0.1", int(port)), request("/pay")))
+        status, _, body = parse_response(
+            exchange(("127.0.0.1", int(port)), request("/pay", host=f"127.0.0.1:{port}"))
+        )
         process.send_signal(number)
         rest = process.communicate(timeout=30)[0].decode()
 

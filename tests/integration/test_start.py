@@ -13,18 +13,17 @@ from tests.support.process import Pod, running_ambassador
 # roles that nobody configured here.
 UNUSED = {
     "prometheus_client",
-    "rich",
+    "rich.console",  # structlog asks for rich, and telemetry.logging sees to it that it gets none
+    "rich.traceback",
     "httpx",
     "dns",
     "watchfiles",
     "lxml",
     "h11",
     "httptools",
-    "ssl",
     "urllib.request",
     "http.client",
     "http.server",
-    "email",
     "multiprocessing",
     "concurrent.futures.process",
     "ambassador.bench",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 from OpenSSL import SSL
 
-from ambassador.identity import tls
+from ambassador.identity import callbacks, tls
 from ambassador.policy.authorization import PeerPattern
 from tests.support.certificates import Authority
 from tests.support.handshakes import (
     Service,
-    TodayClock,
     Tls,
+    TodayClock,
     exchange,
     foreign_client,
     part,
@@ -159,7 +160,7 @@ def test_a_failing_verify_callback_refuses_the_handshake(
     def fail(ok: int, _store: object) -> int:
         raise RuntimeError(ok)
 
-    monkeypatch.setattr(tls, "_on_verify", fail)
+    monkeypatch.setattr(callbacks, "_on_verify", fail)
 
     for issuer in (stranger, authority):
         with shaking(web.server("inbound", HTTP), foreign_client(issuer.issue(spiffe=WEB))) as both:
@@ -176,7 +177,7 @@ def test_a_failing_protocol_callback_refuses_the_handshake(
     def fail(_wire: bytes) -> list[bytes]:
         raise RuntimeError
 
-    monkeypatch.setattr(tls, "_split_protocols", fail)
+    monkeypatch.setattr(callbacks, "_split_protocols", fail)
     client = foreign_client(authority.issue(spiffe=WEB), alpn=HTTP)
 
     with shaking(web.server("inbound", HTTP), client) as both:
@@ -225,16 +226,14 @@ def test_renegotiation_is_refused(tmp_path: Path, authority: Authority) -> None:
 
     with shaking(web.server("inbound", ()), client) as both:
         both.client_connection.renegotiate()
-        with pytest.raises(SSL.Error):
-            for _ in range(4):
-                try:
-                    both.client_connection.do_handshake()
-                except SSL.WantReadError:
-                    pass
-                try:
-                    both.server_connection.recv(16384)
-                except SSL.WantReadError:
-                    pass
+        with contextlib.suppress(SSL.WantReadError):
+            both.client_connection.do_handshake()
+        with contextlib.suppress(SSL.WantReadError):
+            both.server_connection.recv(16384)
+        with pytest.raises(SSL.Error) as caught:
+            both.client_connection.do_handshake()
+
+        assert "no renegotiation" in str(caught.value)
 
 
 def test_modern_refuses_tls_1_2(tmp_path: Path, authority: Authority) -> None:
@@ -282,3 +281,23 @@ def test_a_reload_is_seen_by_the_next_handshake_and_by_no_older_connection(
             )
         exchange(old)
         part(old)
+
+
+def test_what_a_failed_write_leaves_in_the_queue_does_not_surface(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """House §1: a write to a dead peer leaves an entry behind; the next connection's calls do not mind."""
+    web = store(tmp_path, authority.issue(spiffe=WEB), authority.pem)
+    server = web.server("inbound", HTTP)
+
+    with shaking(server, web.client(Service())) as healthy:
+        exchange(healthy)
+        with shaking(server, web.client(Service())) as dying:
+            dying.client_connection.sock_shutdown(2)
+            with pytest.raises(SSL.SysCallError):
+                dying.server_connection.send(b"x")
+        assert tls._lib.ERR_peek_error() != 0, "nothing is left any more: this test proves nothing"
+
+        with pytest.raises(SSL.WantReadError):
+            healthy.server_connection.recv(16384)
+        exchange(healthy)

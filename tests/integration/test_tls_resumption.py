@@ -13,8 +13,8 @@ from tests.support.certificates import Authority
 from tests.support.handshakes import (
     Handshake,
     Service,
-    TodayClock,
     Tls,
+    TodayClock,
     exchange,
     part,
     shaking,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 from OpenSSL import SSL
+from OpenSSL._util import lib
 
 from ambassador.core.model import PeerIdentity, TlsSession
 from ambassador.identity.refusal import TlsRefused
@@ -209,6 +210,7 @@ def foreign_client(
     version: int | None = None,
     alpn: tuple[str, ...] = (),
     ciphers: bytes | None = None,
+    groups: bytes | None = None,
 ) -> SSL.Context:
     """Give a client that checks nothing: somebody else's program."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
@@ -217,6 +219,8 @@ def foreign_client(
         context.set_max_proto_version(version)
     if ciphers is not None:
         context.set_cipher_list(ciphers)
+    if groups is not None:
+        assert lib.SSL_CTX_set1_curves_list(context._context, groups) == 1
     if alpn:
         context.set_alpn_protos([name.encode() for name in alpn])
     if issued is not None:

@@ -43,7 +43,7 @@ CLOSED: Final = 4
 #: More interim responses than any server has reason for; a flood of them is an attack (G3).
 MAX_INTERIM: Final = 10
 _SWITCHING: Final = 101
-_INTERIM: Final = 200
+_FINAL: Final = 200
 
 
 class Pool(Protocol):
@@ -58,6 +58,7 @@ class ClientConnection(Http1Connection):
     """One upstream connection; it is also the stream of its running exchange."""
 
     __slots__ = (
+        "_events",
         "_interims",
         "_keep_alive",
         "_method",
@@ -86,6 +87,7 @@ class ClientConnection(Http1Connection):
         session: TlsSession | None,
     ) -> None:
         super().__init__(loop, transport, cache=cache, limits=limits)
+        self._events: ResponseEvents | None = None
         self._pool = pool
         self._refusal = refusal
         self._phase = IDLE
@@ -121,25 +123,29 @@ class ClientConnection(Http1Connection):
         """Close in order."""
         self._transport.close()
 
+    def abort(self) -> None:
+        """Cut, at the end of the process."""
+        self._transport.abort()
+
     # ---- writing a request ---------------------------------------------------------------------------------
 
-    def open(self, events: ResponseEvents) -> None:
-        """Take the connection for one exchange; call `write_head` next."""
+    def send_head(self, events: ResponseEvents, head: RequestHead, extra: bytes, end: bool) -> None:  # noqa: FBT001
+        """Take the connection for one exchange; its head goes out at once when there is no body."""
         self._events = events
         self._phase = HEAD
-        self._request_done = False
         self._interims = 0
         self.requests += 1
-
-    def write_head(self, head: RequestHead, extra: bytes, end: bool) -> None:  # noqa: FBT001
-        """Cork the head; goes out at once when there is no body."""
         self._method = head.method
         self._upgrade = head.upgrade
-        self._framing_out = NO_BODY if end else CHUNKED if head.content_length is None else LENGTH
-        self._cork.append(render_request_head(head, framing=self._framing_out, extra=extra))
         if end:
-            self.flush()
-            self._written()
+            self._framing_out = NO_BODY
+            self._request_done = True
+            transport = self._transport
+            transport.write(render_request_head(head, framing=NO_BODY, extra=extra))
+            return
+        self._request_done = False
+        self._framing_out = framing = CHUNKED if head.content_length is None else LENGTH
+        self._cork.append(render_request_head(head, framing=framing, extra=extra))
 
     def _written(self) -> None:
         self._request_done = True
@@ -167,13 +173,25 @@ class ClientConnection(Http1Connection):
 
     def read_finished(self) -> None:
         if self._events is not None:
-            self._events.read_finished()
+            self._events.response_burst_over()
+
+    def writable(self) -> None:
+        if self._events is not None:
+            self._events.upstream_writable()
+
+    def _body_received(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
+        if self._events is not None:
+            self._events.response_body(chunk, end)
+
+    def _trailers_received(self, fields: list[Field]) -> None:
+        if self._events is not None:
+            self._events.response_trailers(fields)
 
     def eof_received(self) -> None:
         if self._phase == BODY and self._framing_in == TUNNEL:
             self._phase = DONE
             if self._events is not None:
-                self._events.body_received(b"", True)
+                self._events.response_body(b"", True)
             if self._request_done:
                 self._transport.close()
             return
@@ -183,7 +201,7 @@ class ClientConnection(Http1Connection):
             self._phase = DONE
             events, self._events = self._events, None
             if events is not None:
-                events.body_received(b"", True)
+                events.response_body(b"", True)
             self._transport.close()
             return
         self._fail(self._end_error(None))
@@ -199,7 +217,7 @@ class ClientConnection(Http1Connection):
     def _fail(self, error: ExchangeError) -> None:
         events, self._events = self._events, None
         if events is not None:
-            events.stream_reset(error)
+            events.attempt_failed(error)
 
     def _end_error(self, error: BaseException | None) -> ExchangeError:
         """Word the end of a connection by where it hit the exchange."""
@@ -223,58 +241,54 @@ class ClientConnection(Http1Connection):
     # ---- reading a response --------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes) -> None:
-        if self._buffer:
-            self._buffer += data
-            buffered: bytes | bytearray = self._buffer
-        else:
-            buffered = data
+        end = -1 if self._buffer else data.find(b"\r\n\r\n")
         try:
-            end = find_head_end(buffered, self._scan)
-            if end < 0:
-                self._keep_partial(buffered)
-                return
-            block, rest = bytes(buffered[:end]), bytes(buffered[end + 4 :])
-            self._buffer.clear()
-            self._scan = 0
+            if end >= 0:
+                block, rest = data[:end], data[end + 4 :]
+            else:
+                self._buffer += data
+                buffer = self._buffer
+                end = find_head_end(buffer, self._scan)
+                if end < 0:
+                    self._keep_partial()
+                    return
+                block, rest = bytes(buffer[:end]), bytes(buffer[end + 4 :])
+                buffer.clear()
+                self._scan = 0
             head, framing, keep_alive = parse_response_head(block, self._cache, self._limits, self._method)
-            self._check_head(head.status, head.upgrade, framing)
+            if head.status < _FINAL:
+                self._check_interim(head.status, head.upgrade, framing)
         except HeadError as error:
             self._malformed(error)
             return
         events = self._events
         if events is None:
             return
-        if head.status < _INTERIM and framing != TUNNEL:
-            events.interim_received(head)
+        if head.status < _FINAL and framing != TUNNEL:
+            events.response_interim(head)
             if rest and self._phase == HEAD:
                 self._read_head(rest)
             return
         self._keep_alive = keep_alive
-        if framing == NO_BODY:
+        if framing == NO_BODY or (framing == LENGTH and not head.content_length):
             self._message_ended(rest)
-            events.head_received(head, True)
+            events.response_head(head, True)
             return
         self._phase = BODY
         self._expect_body(framing, head.content_length)
         if framing == TUNNEL:
             self._framing_out = TUNNEL
             self._request_done = False
-        elif framing == LENGTH and not head.content_length:
-            self._message_ended(rest)
-            events.head_received(head, True)
-            return
-        events.head_received(head, False)
+        events.response_head(head, False)
         if rest and self._phase == BODY:
             self._read_body(rest)
 
-    def _keep_partial(self, buffered: bytes | bytearray) -> None:
-        if len(buffered) > self._limits.max_head:
+    def _keep_partial(self) -> None:
+        if len(self._buffer) > self._limits.max_head:
             raise HeadError(502, "response_head_too_large", "The response's head is too large.")
-        if buffered is not self._buffer:
-            self._buffer += buffered
-        self._scan = max(0, len(buffered) - 3)
+        self._scan = max(0, len(self._buffer) - 3)
 
-    def _check_head(self, status: int, upgrade: bytes, framing: int) -> None:
+    def _check_interim(self, status: int, upgrade: bytes, framing: int) -> None:
         if framing == TUNNEL and status == _SWITCHING:
             asked = [token.strip().lower() for token in self._upgrade.split(b",")]
             if not self._upgrade or upgrade.lower() not in asked:
@@ -282,7 +296,7 @@ class ClientConnection(Http1Connection):
                 raise HeadError(502, "unasked_upgrade", "The peer switched to a protocol that was not asked for.")
             if not self._request_done:
                 raise HeadError(502, "early_upgrade", "The peer switched protocols before the request had ended.")
-        elif status < _INTERIM:
+        else:
             self._interims += 1
             if self._interims > MAX_INTERIM:
                 raise HeadError(502, "too_many_interim_responses", "The peer sent too many interim responses.")

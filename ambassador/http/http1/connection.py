@@ -1,7 +1,7 @@
 """What both sides of HTTP/1.1 share: reading a framed body, writing one, corking.
 
-Knows framing (RFC 9112 §6, §7); must not know which side it is on. A subclass sets `_events` while a message is
-read and implements `_message_ended` and `_body_malformed`.
+Knows framing (RFC 9112 §6, §7); must not know which side it is on. A subclass says
+who hears what is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import asyncio
 
     from ambassador.core.model import Field
-    from ambassador.http.stream import RequestEvents, ResponseEvents
     from ambassador.net.transport import Transport
 
 
@@ -28,7 +27,6 @@ class Http1Connection:
         "_cache",
         "_chunked",
         "_cork",
-        "_events",
         "_framing_in",
         "_framing_out",
         "_left",
@@ -48,7 +46,6 @@ class Http1Connection:
         self._buffer = bytearray()  # an incomplete head, or bytes behind the message
         self._scan = 0  # how far `_buffer` was searched for the end of the head (E4)
         self._cork: list[bytes] = []
-        self._events: RequestEvents | ResponseEvents | None = None
         self._framing_in = 0
         self._framing_out = 0
         self._left = 0  # body bytes still to come with Content-Length
@@ -65,26 +62,22 @@ class Http1Connection:
 
     def _read_body(self, data: bytes) -> None:
         """Hand on what belongs to the body; `_message_ended` gets what is behind it, before the last event."""
-        events = self._events
-        if events is None:
-            return
         framing = self._framing_in
         if framing == LENGTH:
             left = self._left - len(data)
             if left > 0:
                 self._left = left
-                events.body_received(data, False)
+                self._body_received(data, False)
                 return
             self._left = 0
-            rest = data[left:] if left else b""
-            self._message_ended(rest)
-            events.body_received(data[:left] if left else data, True)
+            self._message_ended(data[left:] if left else b"")
+            self._body_received(data[:left] if left else data, True)
         elif framing == CHUNKED:
-            self._read_chunks(data, events)
+            self._read_chunks(data)
         else:  # UNTIL_EOF or TUNNEL: opaque
-            events.body_received(data, False)
+            self._body_received(data, False)
 
-    def _read_chunks(self, data: bytes, events: RequestEvents | ResponseEvents) -> None:
+    def _read_chunks(self, data: bytes) -> None:
         reader = self._chunked
         assert reader is not None  # noqa: S101  # set with the framing, never by input
         try:
@@ -94,17 +87,23 @@ class Http1Connection:
             return
         if not reader.done:
             if body:
-                events.body_received(body, False)
+                self._body_received(body, False)
             return
         self._chunked = None
         trailers = reader.trailers
         self._message_ended(reader.rest)
         if trailers:
             if body:
-                events.body_received(body, False)
-            events.trailers_received(trailers)
+                self._body_received(body, False)
+            self._trailers_received(trailers)
         else:
-            events.body_received(body, True)
+            self._body_received(body, True)
+
+    def _body_received(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
+        raise NotImplementedError  # pragma: no cover  # both sides define it
+
+    def _trailers_received(self, fields: list[Field]) -> None:
+        raise NotImplementedError  # pragma: no cover  # both sides define it
 
     def _message_ended(self, rest: bytes) -> None:
         raise NotImplementedError  # pragma: no cover  # both sides define it
@@ -148,7 +147,14 @@ class Http1Connection:
             return True
         data = cork[0] if len(cork) == 1 else b"".join(cork)
         cork.clear()
-        return self._transport.write(data)
+        transport = self._transport
+        keeps_up = transport.write(data)
+        if transport.stalled:
+            self._stalled()
+        return keeps_up
+
+    def _stalled(self) -> None:
+        """The peer has not taken everything."""
 
     def _written(self) -> None:
         raise NotImplementedError  # pragma: no cover  # both sides define it
@@ -162,8 +168,3 @@ class Http1Connection:
     def resume_body(self) -> None:
         """Read on."""
         self._transport.resume_reading()
-
-    def writable(self) -> None:
-        """The peer has taken enough."""
-        if self._events is not None:
-            self._events.writable()

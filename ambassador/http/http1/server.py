@@ -44,8 +44,11 @@ WAIT: Final = 3
 LINGER: Final = 4
 CLOSED: Final = 5
 
+_CR: Final = 13
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 64 * 1024
+#: How long a connection beyond its age waits for one more request.
+AGED_IDLE_S: Final = 1.0
 #: Pipelined bytes that are kept while an answer is on its way; above it reading stops.
 PIPELINE_BYTES: Final = 64 * 1024
 #: Window over which the minimum rate of a request body is measured.
@@ -87,8 +90,8 @@ class ServerConnection(Http1Connection):
         "_alarm",
         "_draining",
         "_eof",
+        "_events",
         "_exchange_at",
-        "_head_sent",
         "_is_connect",
         "_is_head",
         "_keep_alive",
@@ -115,6 +118,7 @@ class ServerConnection(Http1Connection):
         limits: ServerLimits,
     ) -> None:
         super().__init__(loop, transport, cache=cache, limits=limits.head)
+        self._events: RequestEvents | None = None
         self._owner = owner
         self._server_limits = limits
         self._phase = IDLE
@@ -123,7 +127,7 @@ class ServerConnection(Http1Connection):
         self._eof = False
         self._version = 11
         self._is_head = self._is_connect = False
-        self._head_sent = self._responded = False
+        self._responded = False
         self._lingered = 0
         self._window_bytes = 0
         self._write_mark = 0
@@ -162,7 +166,12 @@ class ServerConnection(Http1Connection):
     def data_received(self, data: bytes) -> None:
         phase = self._phase
         if phase == IDLE:
-            self._read_head(data)
+            end = data.find(b"\r\n\r\n")
+            if end > 0 and data[0] != _CR:
+                self._begin(data[:end], data[end + 4 :])
+            else:
+                self._buffer += data
+                self._search_head()
         elif phase == BODY:
             self._window_bytes += len(data)
             self._read_body(data)
@@ -180,19 +189,22 @@ class ServerConnection(Http1Connection):
     def eof_received(self) -> None:
         phase = self._phase
         if phase == BODY:
-            if self._framing_in == TUNNEL:
-                self._tunnel_half_closed()
-            else:
+            if self._framing_in != TUNNEL:
                 self._depart(DownstreamClosed("request_truncated"))
+            elif self._buffer:
+                self._eof = True  # `_feed_tunnel` comes first, with the bytes that stood behind the head
+            else:
+                self._tunnel_half_closed()
         elif phase == WAIT:
             if self.is_tls:
                 self._depart(DownstreamClosed("downstream_closed"))
             else:
+                # A half-close (RFC 9112 §9.6): what was pipelined before it is still answered.
                 self._eof = True
-                self._keep_alive = False
-        elif phase == HEAD and not self.is_tls:
-            self._eof = True
-            self._refuse(DownstreamProtocolError("head_truncated", "The request ended inside its head."))
+                if not self._buffer:
+                    self._keep_alive = False
+        elif phase == HEAD:
+            self._head_truncated()
         else:
             self._transport.close()
 
@@ -207,6 +219,14 @@ class ServerConnection(Http1Connection):
 
     # ---- reading a request ---------------------------------------------------------------------------------
 
+    def _head_truncated(self) -> None:
+        """The peer ended its direction inside a head; empty lines are none (RFC 9112 §2.2)."""
+        self._eof = True
+        if self.is_tls or not self._buffer.strip(b"\r\n"):
+            self._transport.close()
+        else:
+            self._refuse(DownstreamProtocolError("head_truncated", "The request ended inside its head."))
+
     def _keep_bytes(self, data: bytes) -> None:
         self._buffer += data
         if self._phase == HEAD:
@@ -214,19 +234,11 @@ class ServerConnection(Http1Connection):
         elif len(self._buffer) > PIPELINE_BYTES:
             self._transport.pause_reading()
 
-    def _read_head(self, data: bytes) -> None:
-        end = data.find(b"\r\n\r\n")
-        if end > 0 and data[0] != 13:  # noqa: PLR2004  # CR: an empty line in front, see below
-            self._begin(data[:end], data[end + 4 :])
-            return
-        self._buffer += data
-        self._search_head()
-
     def _search_head(self) -> None:
         buffer = self._buffer
         try:
             # RFC 9112 §2.2: an empty line before the request line is ignored.
-            begin = skip_empty_lines(buffer) if buffer[0] == 13 else 0  # noqa: PLR2004  # CR
+            begin = skip_empty_lines(buffer) if buffer[0] == _CR else 0
             end = find_head_end(buffer, max(begin, self._scan))
         except HeadError as error:
             self._refuse_head(error)
@@ -252,7 +264,6 @@ class ServerConnection(Http1Connection):
         except HeadError as error:
             self._refuse_head(error)
             return
-        self._head_sent = self._responded = False
         self._version = head.version
         self._is_head = head.method == b"HEAD"
         self._is_connect = False
@@ -282,6 +293,21 @@ class ServerConnection(Http1Connection):
             self._window_bytes += len(rest)
             self._read_body(rest)
 
+    def _body_received(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
+        if self._events is not None:
+            self._events.body_received(chunk, end)
+
+    def _trailers_received(self, fields: list[Field]) -> None:
+        if self._events is not None:
+            self._events.trailers_received(fields)
+
+    def writable(self) -> None:
+        """The peer has taken enough: go on with the response, or with the next request."""
+        if self._events is not None:
+            self._events.writable()
+        elif self._phase == WAIT:
+            self._loop.call_soon(self._next_pipelined)
+
     def _message_ended(self, rest: bytes) -> None:
         self._phase = WAIT
         self._phase_at = NEVER
@@ -304,7 +330,7 @@ class ServerConnection(Http1Connection):
         self._phase = LINGER
         self._buffer.clear()
         self._version = 11
-        self._is_head = self._is_connect = self._head_sent = self._responded = False
+        self._is_head = self._is_connect = self._responded = False
         self._events = exchange = self._owner.new_exchange(self)
         exchange.head_refused(error)
 
@@ -318,18 +344,20 @@ class ServerConnection(Http1Connection):
 
     def write_head(self, head: ResponseHead, extra: bytes, end: bool) -> None:  # noqa: FBT001
         """Cork the head with the framing that this peer understands; goes out at once when there is no body."""
-        self._head_sent = True
         framing = self._response_framing(head, end)
         if framing == TUNNEL:
             self._open_tunnel()
-        elif self._phase == BODY or self._age_at <= self._loop.time():
+        elif framing == UNTIL_EOF or self._phase == BODY:
             # An early answer: what is left of the request may not be read to its end (RFC 9112 §9.6).
-            self._keep_alive = False
-        if framing == UNTIL_EOF:
             self._keep_alive = False
         self._framing_out = framing
         self._cork.append(
-            render_response_head(head, framing=framing, extra=extra, connection=self._connection_line(framing))
+            render_response_head(
+                head,
+                framing=framing,
+                extra=extra,
+                connection=PERSIST if self._keep_alive and self._version > 10 else self._connection_line(framing),  # noqa: PLR2004
+            )
         )
         if end:
             self.flush()
@@ -338,9 +366,7 @@ class ServerConnection(Http1Connection):
     def _connection_line(self, framing: int) -> bytes:
         if framing == TUNNEL:
             return PERSIST
-        if not self._keep_alive:
-            return CLOSE
-        return PERSIST if self._version > 10 else KEEP_ALIVE  # noqa: PLR2004
+        return KEEP_ALIVE if self._keep_alive else CLOSE
 
     def _response_framing(self, head: ResponseHead, end: bool) -> int:  # noqa: FBT001
         status = head.status
@@ -369,11 +395,9 @@ class ServerConnection(Http1Connection):
         if at < self._alarm.at:
             self._alarm.set(at)
 
-    def flush(self) -> bool:
-        keeps_up = super().flush()
-        if self._transport.waiting and self._write_at == NEVER:
+    def _stalled(self) -> None:
+        if self._write_at == NEVER:
             self._watch_writing()
-        return keeps_up
 
     def _written(self) -> None:
         """The response is out: next request, or the end of the connection."""
@@ -392,28 +416,53 @@ class ServerConnection(Http1Connection):
             self._linger()
 
     def _await_next(self) -> None:
+        transport = self._transport
+        if self._buffer or transport.starved:
+            # Still WAIT, so that what arrives meanwhile stays behind what is there. A peer that does not take its
+            # answers gets no more of them until `writable` (E3).
+            self._loop.call_soon(self._next_pipelined)
+            return
         self._phase = IDLE
-        self._phase_at = min(self._loop.time() + self._server_limits.idle_timeout_s, self._age_at)
+        now = self._loop.time()
+        self._phase_at = min(now + self._server_limits.idle_timeout_s, self._age_at)
+        if self._age_at <= now:
+            # Too old: the next response says so; a request that is on its way already is still answered.
+            self._draining = True
+            self._phase_at = now + AGED_IDLE_S
         if self._phase_at < self._alarm.at:
             self._alarm.set(self._phase_at)
-        if self._buffer:
-            self._loop.call_soon(self._next_pipelined)
-        elif self._eof:
-            self._transport.close()
+        if not transport.reading:
+            transport.resume_reading()  # stopped for a dial, or by a full buffer
 
     def _next_pipelined(self) -> None:
         """Start the next exchange from the loop (E3)."""
-        if self._phase != IDLE:
+        if self._phase != WAIT or self._events is not None or self._transport.starved:
             return
-        data = bytes(self._buffer)
-        self._buffer.clear()
         try:
-            self._read_head(data)
-            if self._phase <= HEAD or self._phase == BODY:
+            if self._buffer:
+                self._phase = IDLE
                 self._transport.resume_reading()
-            self.read_finished()
+                self._search_head()
+                self.read_finished()
+            else:
+                self._await_next()
+            if self._eof:
+                self._end_of_pipeline()
         except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
             self._transport.crash(error)
+
+    def _end_of_pipeline(self) -> None:
+        """The peer has half-closed: what is left decides whether there is anything to wait for."""
+        if self._phase == IDLE:
+            self._transport.close()
+        elif self._phase == HEAD:
+            self._head_truncated()
+        elif self._phase == BODY and self._framing_in != TUNNEL:
+            self._depart(DownstreamClosed("request_truncated"))
+        elif self._phase == WAIT and not self._buffer:
+            self._keep_alive = False
+            if self._events is None:
+                self._transport.close()
 
     def _linger(self) -> None:
         """End our direction and throw away what still comes (RFC 9112 §9.6)."""

@@ -40,7 +40,9 @@ def request(
 ) -> RequestHead:
     """Give a request head with the roles of its fields."""
     found = fields(*pairs)
-    return RequestHead(method, b"http", authority, path, found, 0, _roles(found))
+    return RequestHead(
+        method, b"http", authority, path, found, 0, _roles(found), 11, [x for x in found if x.role]
+    )
 
 
 def response(*pairs: tuple[bytes, bytes]) -> ResponseHead:

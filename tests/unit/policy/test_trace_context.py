@@ -162,6 +162,17 @@ def test_a_valid_trace_is_continued_under_our_own_span() -> None:
     assert names(head) == [b"accept", b"tracestate"]
 
 
+def test_id_and_trace_are_continued_each_for_itself() -> None:
+    """config.md §5: what is missing is made, what is there goes on."""
+    only_id = stamp(request((b"X-Request-Id", b"r-1")), Random(1).getrandbits)
+    only_trace = stamp(request((b"traceparent", PARENT)), Random(1).getrandbits)
+
+    assert only_id[0] == b"r-1"
+    assert only_id[1] != TRACE
+    assert only_trace[1] == TRACE
+    assert uuid.UUID(only_trace[0].decode()).version == 4
+
+
 def test_several_traceparents_are_none() -> None:
     """W3C Trace Context §4.1: more than one is invalid."""
     head = request((b"traceparent", PARENT), (b"traceparent", PARENT), (b"tracestate", b"a=1"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,7 +190,7 @@ def test_any_body_survives_any_split(chunks: list[bytes], cuts: list[int]) -> No
     """RFC 9112 §7.1, with CR, LF and digits in the data."""
     written = b"".join(chunk(data) + data + b"\r\n" for data in chunks) + LAST_CHUNK + b"next"
     places = sorted({0, len(written), *(cut % len(written) for cut in cuts)})
-    pieces = [written[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [written[a:b] for a, b in pairwise(places)]
 
     body, reader = read(pieces)
 

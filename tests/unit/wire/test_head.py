@@ -363,6 +363,21 @@ def test_fields_beyond_the_limit_are_refused() -> None:
     assert request_error(b"Host: a", *lines, b"Y: 1") == (431, "too_many_fields")
 
 
+@pytest.mark.parametrize(
+    ("block", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100, 431),
+        (b"GET /" + b"a" * 100 + b" HTTP/1.1\r\nHost: a", 414),
+    ],
+)
+def test_a_whole_head_beyond_its_limit_is_refused_too(block: bytes, status: int) -> None:
+    """One read may bring more than the limit at once; RFC 6585 §5, RFC 9112 §3."""
+    with pytest.raises(HeadError) as caught:
+        parse_request_head(block, line_cache(), HeadLimits(max_head=100, max_uri=50))
+
+    assert caught.value.status == status
+
+
 # --- responses -----------------------------------------------------------------------------------
 
 

@@ -1,8 +1,8 @@
 """Differential tests: h11 and httptools (llhttp) read what we read, and what we write.
 
-Three laws. What we accept both accept and read alike. What both accept and read alike we
-accept, but for the refusals in `STRICTER`. What we write anew is read by both as one message, with our method,
-target, fields and body, and nothing behind it.
+Three laws. What we accept both accept and read alike. What both accept and read alike we accept, but for the
+refusals in `STRICTER`. What we write anew is read by both as one message, with our method, target, fields and
+body, and nothing behind it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from ambassador.wire.head import (
 )
 from ambassador.wire.render import render_request_head, render_response_head
 from tests.support.transcripts import line_cache, pairs
+
+# More than elsewhere: most examples are refused early, and what differs is rare.
+EXAMPLES = max(200, settings.default.max_examples if settings.default else 0)
 
 Message = tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes]  # method, target, fields, body
 
@@ -259,7 +262,7 @@ def origin_target(target: bytes, method: bytes) -> bytes:
     return b"/" + path[2] if path[1] else (b"*" if method == b"OPTIONS" else b"/")
 
 
-@settings(max_examples=6000)
+@settings(max_examples=EXAMPLES)
 @given(requests())
 def test_what_we_accept_both_oracles_accept_and_read_alike(received: bytes) -> None:
     """Threat G1: a request that two readers read differently is smuggled."""
@@ -278,7 +281,7 @@ def test_what_we_accept_both_oracles_accept_and_read_alike(received: bytes) -> N
         assert theirs[3] == body
 
 
-@settings(max_examples=6000)
+@settings(max_examples=EXAMPLES)
 @given(requests())
 def test_what_we_refuse_one_oracle_refuses_too_or_the_rfc_says_why(received: bytes) -> None:
     """House §9: each difference from both is explained by a section."""
@@ -296,7 +299,7 @@ def test_what_we_refuse_one_oracle_refuses_too_or_the_rfc_says_why(received: byt
     assert not both or detail in STRICTER, (detail, first, second)
 
 
-@settings(max_examples=6000)
+@settings(max_examples=EXAMPLES)
 @given(requests())
 def test_what_we_write_both_oracles_read_as_the_same_one_message(received: bytes) -> None:
     """House §7: heads are written anew; RFC 9112 §11.2."""
@@ -320,7 +323,7 @@ def test_what_we_write_both_oracles_read_as_the_same_one_message(received: bytes
         assert oracle(written[:-1]) is None
 
 
-@settings(max_examples=6000)
+@settings(max_examples=EXAMPLES)
 @given(
     st.sampled_from(
         [

@@ -1,0 +1,366 @@
+"""What a file means: defaults, nearest wins, generated services and listeners."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from ambassador.config import model
+from ambassador.config.load import load
+from ambassador.config.model import Config, RouteSettings
+from ambassador.core.model import Address, Endpoint
+from ambassador.policy.authorization import PeerPattern, Rule
+from ambassador.policy.routing import Match, Rewrite
+from tests.unit.config.make import BASES, loaded
+
+
+def test_the_smallest_file_means_every_default_of_the_model() -> None:
+    """One default, two places: the schema spells it, the model has it for tests."""
+    config = loaded(BASES["top"] + "outbound: {listen: 127.0.0.1:9000}\nservices: {}\n")
+    inbound, outbound = config.inbound[0], config.outbound[0]
+
+    assert inbound.limits == outbound.limits == model.ListenerLimits()
+    assert inbound.settings == outbound.settings == RouteSettings()
+    assert config.tls == model.TlsConfig()
+    assert config.admin == model.AdminConfig()
+    assert config.drain == model.DrainConfig()
+    assert config.access_log == model.AccessLogConfig()
+    assert config.log == model.LogConfig()
+    assert config.limits == model.LimitsConfig()
+
+
+def test_a_service_has_the_models_defaults() -> None:
+    service = loaded(BASES["service"]).services["payments"]
+
+    assert service == model.ServiceConfig(
+        name="payments",
+        endpoints=(Endpoint(Address("10.0.0.7", 8443)),),
+        peer=(PeerPattern("spiffe", "spiffe://example.org/payments"),),
+    )
+
+
+def test_the_model_has_no_unused_setting() -> None:
+    """A field of the limits that no key fills would be ignored silently."""
+    text = (
+        BASES["inbound"]
+        + "  max_connections: 10\n  max_connections_per_peer: 9\n  handshake_timeout: 1s\n  head_timeout: 2s\n"
+        "  idle_timeout: 3s\n  write_timeout: 4s\n  body_min_rate: none\n  max_connection_age: 6s\n"
+        "  max_head: 7KiB\n  max_headers: 8\n  max_uri: 1KiB\n"
+    )
+    limits = loaded(text).inbound[0].limits
+    default = model.ListenerLimits()
+
+    same = [
+        one.name
+        for one in fields(limits)
+        if getattr(limits, one.name) == getattr(default, one.name)
+    ]
+    assert same == []
+
+
+def test_half_of_the_connections_may_be_one_peers() -> None:
+    """config.md §3; never none."""
+    assert (
+        loaded(BASES["inbound"] + "  max_connections: 11\n")
+        .inbound[0]
+        .limits.max_connections_per_peer
+        == 5
+    )
+    assert (
+        loaded(BASES["inbound"] + "  max_connections: 1\n")
+        .inbound[0]
+        .limits.max_connections_per_peer
+        == 1
+    )
+
+
+def test_tcp_has_its_own_defaults() -> None:
+    """config.md §3: idle 1h, no age, no ALPN; only silence ends it."""
+    inbound = loaded(BASES["tcp"] + "  app: unix:/a\n  allow: [{dns: web}]\n").inbound[0]
+
+    assert inbound.limits.idle_timeout_s == 3600
+    assert inbound.limits.max_connection_age_s is None
+    assert inbound.alpn == ()
+    assert inbound.settings == RouteSettings(
+        timeout_s=None, body_idle_timeout_s=3600.0, upgrades=()
+    )
+
+
+def test_a_tcp_default_can_be_overridden() -> None:
+    text = (
+        BASES["tcp"] + "  app: unix:/a\n  allow: [{dns: web}]\n  idle_timeout: 5m\n  alpn: [h2]\n"
+    )
+
+    inbound = loaded(text).inbound[0]
+
+    assert inbound.limits.idle_timeout_s == 300
+    assert inbound.alpn == ("h2",)
+
+
+def test_the_app_is_a_service_on_loopback() -> None:
+    config = loaded(
+        BASES["bare"] + "  app: {address: 8080, connect_timeout: 2s}\n  allow: [{dns: web}]\n"
+    )
+
+    app = config.services["app"]
+    assert config.inbound[0].app == "app"
+    assert app.is_app
+    assert app.endpoints == (Endpoint(Address("localhost", 8080)),)
+    assert (app.plaintext, app.alpn, app.peer) == ("loopback", (), None)
+    assert (app.connect_timeout_s, app.pool.idle_timeout_s) == (2.0, 4.0)
+    assert config.inbound[0].routes[0].targets == (("app", 1),)
+
+
+def test_an_app_elsewhere_is_typed_and_known() -> None:
+    text = BASES["bare"] + "  app: 10.0.0.1:80\n  unsafe_plaintext: true\n  allow: [{dns: web}]\n"
+
+    assert loaded(text).services["app"].plaintext == "unsafe_anywhere"
+
+
+def test_routes_to_other_ports_of_the_app_are_services_too() -> None:
+    text = (
+        BASES["inbound"]
+        + "  name: api\n  timeout: 1s\n  routes:\n    - {name: files, match: {prefix: /f}, app: 81, timeout: none,"
+        " rewrite: {prefix: /}}\n    - {app: 82, max_body: 1KiB}\n    - {name: rest}\n"
+    )
+
+    config = loaded(text)
+
+    files, second, rest = config.inbound[0].routes
+    assert [route.targets[0][0] for route in (files, second, rest)] == [
+        "app-api-files",
+        "app-api-route-2",
+        "app-api",
+    ]
+    assert config.services["app-api-files"].endpoints[0].address.port == 81
+    assert files.settings.timeout_s is None
+    assert files.rewrite == Rewrite(prefix="/")
+    assert (second.settings.timeout_s, second.settings.max_body) == (1.0, 1024)
+    assert rest.match == Match()
+
+
+def test_the_nearest_setting_wins() -> None:
+    """config.md §3: route, service, listener."""
+    text = """\
+version: 1
+identity: {directory: a}
+outbound:
+  - name: routes
+    listen: 127.0.0.1:1
+    timeout: 1s
+    max_body: 1B
+    body_idle_timeout: 1s
+    routes:
+      - {name: split, split: {a: 9, b: 1}, timeout: 3s}
+      - {name: plain, service: a}
+  - {name: by-name, listen: "127.0.0.1:2", timeout: 4s}
+  - {name: one, listen: "127.0.0.1:3", service: a}
+services:
+  a: {endpoints: ["1.1.1.1:1"], peer: {dns: a}, timeout: 2s, max_body: 2B}
+  b: {endpoints: ["1.1.1.1:1"], peer: {dns: b}, listen: "localhost:4"}
+"""
+    routes, by_name, one, own = loaded(text).outbound
+    assert routes.routes is not None
+
+    split, plain = routes.routes
+    assert split.targets == (("a", 9), ("b", 1))
+    assert {name: (s.timeout_s, s.max_body) for name, s in split.service_settings.items()} == {
+        "a": (3.0, 2),
+        "b": (3.0, 1),
+    }
+    assert split.settings == split.service_settings["a"]
+    assert (plain.settings.timeout_s, plain.settings.body_idle_timeout_s) == (2.0, 1.0)
+    assert {name: s.timeout_s for name, s in by_name.service_settings.items()} == {
+        "a": 2.0,
+        "b": 4.0,
+    }
+    assert by_name.service is None
+    assert by_name.routes is None
+    assert one.service == "a"
+    assert one.settings.timeout_s == 2.0
+    assert (own.name, own.listen, own.service) == ("service-b", Address("localhost", 4), "b")
+    assert own.settings.timeout_s == 15.0
+
+
+def test_a_service_behind_a_tcp_listener_is_offered_no_alpn() -> None:
+    """config.md §3: `alpn` [http/1.1], tcp none."""
+    text = """\
+version: 1
+identity: {directory: a}
+outbound: {listen: "127.0.0.1:1", protocol: tcp, service: a}
+services:
+  a: {endpoints: ["1.1.1.1:1"], peer: {dns: a}}
+  b: {endpoints: ["1.1.1.1:1"], peer: {dns: b}, listen: "localhost:4", protocol: tcp}
+  c: {endpoints: ["1.1.1.1:1"], peer: {dns: b}, listen: "localhost:5"}
+  d: {endpoints: ["1.1.1.1:1"], peer: {dns: b}, listen: "localhost:6", alpn: none}
+"""
+    config = loaded(text)
+
+    assert {name: service.alpn for name, service in config.services.items()} == {
+        "a": (),
+        "b": (),
+        "c": ("http/1.1",),
+        "d": (),
+    }
+    assert config.outbound[0].service_settings == {}
+    assert config.outbound[0].settings.body_idle_timeout_s == 3600.0
+
+
+def test_the_name_to_ask_for_is_the_dns_peer() -> None:
+    """config.md §3, `server_name`: when there is one name."""
+
+    def asked(peer: str) -> str | None:
+        return (
+            loaded(BASES["services"] + f"  a: {{endpoints: ['1.1.1.1:1'], {peer}}}\n")
+            .services["a"]
+            .server_name
+        )
+
+    assert asked("peer: {dns: a.b}") == "a.b"
+    assert asked("peer: [{spiffe: 'spiffe://x/a'}, {dns: a.b}]") == "a.b"
+    assert asked("peer: [{dns: a.b}, {dns: c.d}]") is None
+    assert asked("peer: {dns: '*.b'}") is None
+    assert asked("peer: {dns: a.b}, server_name: x") == "x"
+    assert asked("peer: any_verified") is None
+    assert asked("plaintext: unsafe_anywhere") is None
+
+
+def test_any_verified_and_plaintext_have_no_peer() -> None:
+    text = BASES["services"] + (
+        "  a: {endpoints: ['1.1.1.1:1'], peer: any_verified}\n"
+        "  b: {endpoints: ['127.0.0.1:1'], plaintext: loopback}\n"
+    )
+
+    services = loaded(text).services
+
+    assert (services["a"].peer, services["a"].plaintext, services["a"].alpn) == (
+        None,
+        "none",
+        ("http/1.1",),
+    )
+    assert (services["b"].peer, services["b"].plaintext, services["b"].alpn) == (
+        None,
+        "loopback",
+        (),
+    )
+
+
+def test_rules_keep_their_order_and_get_names() -> None:
+    text = BASES["bare"] + (
+        "  app: 80\n  allow: [{dns: a, methods: [GET], paths: [/a/**], may_forward: true}, {name: x, cn: B}]\n"
+        "  deny: [{uri: 'https://a/b'}]\n"
+    )
+
+    inbound = loaded(text).inbound[0]
+
+    assert inbound.allow == (
+        Rule("allow-1", "dns", "a", frozenset({b"GET"}), ("/a/**",), may_forward=True),
+        Rule("x", "cn", "B"),
+    )
+    assert inbound.deny == (Rule("deny-1", "uri", "https://a/b"),)
+
+
+def test_a_match_knows_present_from_a_value() -> None:
+    text = BASES["outbound"] + (
+        "  routes: [{match: {host: [A, '*.B'], path: /p, prefix: /q, method: [GET, PUT],"
+        " headers: {X-A: present, x-b: '1'}}, service: payments}]\n"
+    )
+
+    routes = loaded(text).outbound[0].routes
+
+    assert routes is not None
+    assert routes[0].match == Match(
+        hosts=("a", "*.b"),
+        path="/p",
+        prefix="/q",
+        methods=("GET", "PUT"),
+        headers=(("x-a", None), ("x-b", "1")),
+    )
+
+
+def _identity(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "a.yaml"
+    path.write_text(BASES["identity"] + text, encoding="utf-8")
+    return load(path, {})
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    """config.md §1, PATH."""
+    config = _identity(
+        tmp_path,
+        "  certificate: c/a\n  private_key: /b\n  trust_bundle: c\n  crl: d\n  crl_grace: 1h\n"
+        "access_log: {path: log}\n",
+    )
+
+    assert config.identity == model.IdentityConfig(
+        certificate=tmp_path / "c/a",
+        private_key=Path("/b"),
+        trust_bundles={"": tmp_path / "c"},
+        crl=(tmp_path / "d",),
+        crl_grace_s=3600.0,
+    )
+    assert config.access_log is not None
+    assert config.access_log.path == f"{tmp_path}/log"
+
+
+def test_a_folder_stands_for_three_files(tmp_path: Path) -> None:
+    """config.md §3, `identity.directory`; links are not followed, they are swapped on renewal."""
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    config = _identity(tmp_path, "  directory: link\n")
+
+    assert config.identity == model.IdentityConfig(
+        certificate=tmp_path / "link/tls.crt",
+        private_key=tmp_path / "link/tls.key",
+        trust_bundles={"": tmp_path / "link/ca.crt"},
+    )
+
+
+def test_bundles_have_their_trust_domains(tmp_path: Path) -> None:
+    config = _identity(
+        tmp_path,
+        "  certificate: a\n  private_key: b\n  trust_bundle: {example.org: c, b.example: d}\n",
+    )
+
+    assert config.identity is not None
+    assert config.identity.trust_bundles == {
+        "example.org": tmp_path / "c",
+        "b.example": tmp_path / "d",
+    }
+
+
+def test_plaintext_alone_needs_no_identity() -> None:
+    text = "version: 1\noutbound: {listen: 127.0.0.1:1}\nservices: {a: {endpoints: ['[::1]:1'], plaintext: loopback}}\n"
+
+    assert loaded(text).identity is None
+
+
+def test_the_profile_sets_the_version_and_a_key_narrows_it() -> None:
+    assert loaded(BASES["top"] + "tls: {profile: modern}\n").tls.min_version == "TLSv1.3"
+    assert loaded(BASES["top"] + "tls: {min_version: TLSv1.3}\n").tls.min_version == "TLSv1.3"
+    assert loaded(BASES["top"] + "tls: {session_lifetime: none}\n").tls.session_lifetime_s is None
+
+
+def test_what_can_be_switched_off_is_none() -> None:
+    config = loaded(
+        BASES["inbound"] + "  body_min_rate: none\naccess_log: none\nadmin: {listen: none}\n"
+    )
+
+    assert config.inbound[0].limits.body_min_rate is None
+    assert config.access_log is None
+    assert config.admin.listen is None
+
+
+def test_a_name_is_the_hosts_unless_given() -> None:
+    assert loaded(BASES["top"]).name
+    assert loaded(BASES["top"] + "name: web\n").name == "web"
+    assert loaded(BASES["top"] + "name: $${web}\n").name == "${web}"
+
+
+def test_a_unix_listener_has_its_mode() -> None:
+    text = (
+        BASES["version"]
+        + "identity: {directory: a}\noutbound: {listen: unix:/a, socket_mode: '0660'}\n"
+    )
+
+    assert loaded(text).outbound[0].socket_mode == 0o660
