@@ -81,7 +81,7 @@ ONLY_IN = {
     "uvloop": {"app", "cli"},
 }
 # Standard library, and these, are all that floors 0 and 1 may use.
-ALLOWED_BELOW = {"core.record": {"msgspec"}}
+ALLOWED_BELOW = {"core.record": {"msgspec"}, "core.model": {"msgspec"}}
 
 
 @dataclass(frozen=True)

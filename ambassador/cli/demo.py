@@ -94,6 +94,9 @@ def run_demo(*, keep: bool = False, folder: Path | None = None) -> int:
     except TimeoutError:
         click.echo(f"ambassador demo: no answer within {PATIENCE_S:.0f} s", err=True)
         return 1
+    except (OSError, EOFError) as error:
+        click.echo(f"ambassador demo: a connection ended too early: {error}", err=True)
+        return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         click.echo("\ninterrupted, everything ended", err=True)
         return 130

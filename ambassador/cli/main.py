@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 configuration or credentials.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import sys
 from typing import Any, Final, NoReturn
@@ -99,8 +98,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command and give its exit code; what is wrong with the configuration is never a traceback."""
-    # Imports make objects that stay; looking through them for garbage again and again was a tenth of the start.
-    gc.set_threshold(50_000, 20, 100)
     try:
         result: Any = group.main(arguments, prog_name="ambassador", standalone_mode=False)
     except click.ClickException as error:

@@ -6,6 +6,7 @@ once, so that nobody looks a setting up per request.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ambassador.policy.patterns import KINDS
 from ambassador.policy.routing import Match, Rewrite
 
 _HTTP = ("http/1.1",)
+TCP_IDLE_S = 3600.0  # as `schema.TCP_DEFAULTS` spells it
 
 
 def build(file: schema.File, *, source: Path, warnings: tuple[str, ...]) -> model.Config:
@@ -211,20 +213,24 @@ class _Builder:
 
     def _own_listener(self, name: str, service: schema.Service) -> model.OutboundConfig:
         """Give the listener of `services.NAME.listen`: an outbound one with every default, all to the service."""
-        raw = {"listen": "127.0.0.1:0", "protocol": service.protocol or "http", "service": name}
-        listener = schema.Outbound.model_validate(raw)
-        made = self._outbound(listener)
+        limits = model.ListenerLimits()
+        settings = _nearest(service)
+        if service.protocol == "tcp":
+            limits = dataclasses.replace(
+                limits, idle_timeout_s=TCP_IDLE_S, max_connection_age_s=None
+            )
+            settings = _tcp_settings(TCP_IDLE_S)
         return model.OutboundConfig(
             name=f"service-{name}",
-            listen=service.listen or made.listen,
-            protocol=made.protocol,
-            socket_mode=made.socket_mode,
-            limits=made.limits,
+            listen=service.listen or Address(),
+            protocol=service.protocol or "http",
+            socket_mode=0o600,
+            limits=limits,
             routes=None,
             service=name,
             browsers_allowed=False,
-            settings=made.settings,
-            service_settings=made.service_settings,
+            settings=settings,
+            service_settings={} if service.protocol == "tcp" else {name: settings},
         )
 
     def _service_settings(self, given: schema.Outbound) -> dict[str, model.RouteSettings]:
@@ -291,12 +297,14 @@ def _nearest(*places: schema.RouteSettings) -> model.RouteSettings:
     )
 
 
+def _tcp_settings(idle_s: float) -> model.RouteSettings:
+    """Give what is left of the settings for opaque bytes: they know no request, only silence ends them."""
+    return model.RouteSettings(timeout_s=None, body_idle_timeout_s=idle_s, upgrades=())
+
+
 def _listener_settings(given: schema.Listener) -> model.RouteSettings:
     if given.protocol == "tcp":
-        # Opaque bytes know no request: only silence ends them.
-        return model.RouteSettings(
-            timeout_s=None, body_idle_timeout_s=given.idle_timeout, upgrades=()
-        )
+        return _tcp_settings(given.idle_timeout)
     return _nearest(given)
 
 

@@ -109,14 +109,28 @@ def _judge(document: Document) -> tuple[schema.File | None, rules.Findings]:
     references.check(document, found)
     file = None
     refused: list[ConfigError] = []
+    schema.build_validator()
     try:
         file = schema.File.model_validate(document.root)
     except ValidationError as error:
         refused = problems.translate(error, document)
     # An unknown key is said once, whatever else is wrong with its value.
     unknown = [one for one in refused if one.problem.startswith(("unknown key", "not built"))]
-    found.errors = _once([*unknown, *document.problems, *refused, *found.errors])
+    errors = [*unknown, *document.problems, *refused, *found.errors]
+    misspelt = {_meant(one) for one in unknown}
+    found.errors = _once(
+        one
+        for one in errors
+        if one.key_path not in misspelt or not one.problem.startswith("missing")
+    )
     return file, found
+
+
+def _meant(unknown: ConfigError) -> str:
+    """Give the key path that an unknown key should have been: it is not missing as well, only misspelt."""
+    parent = unknown.key_path.rpartition(".")[0]
+    word = unknown.problem.partition("did you mean ")[2].removesuffix("?")
+    return f"{parent}.{word}" if parent else word
 
 
 def _empty_values(document: Document, value: Any, path: documents.KeyPath) -> None:

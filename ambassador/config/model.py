@@ -45,7 +45,7 @@ class RouteSettings:
 
 @dataclass(frozen=True, slots=True)
 class RouteConfig:
-    """One route. `targets` are (service name, weight); inbound routes target generated app services (`AppConfig.name`)."""
+    """One route. `targets` are (service name, weight); inbound routes target generated app services."""
 
     name: str
     match: Match

@@ -15,6 +15,7 @@ from ambassador.config.document import Document
 from ambassador.config.view import View
 from ambassador.core.errors import ConfigError
 from ambassador.core.model import Address
+from ambassador.policy.authorization import ANY_VERIFIED_RULE, DEFAULT_RULE
 from ambassador.policy.patterns import KINDS
 
 _ONLY_HTTP = "only with protocol: http"
@@ -205,6 +206,11 @@ def _rules(listener: View, found: Findings) -> None:
             _unique(
                 rule["name"].value if "name" in rule else f"{kind}-{number}", rule, names, found
             )
+            if rule["name"].value in (DEFAULT_RULE, ANY_VERIFIED_RULE):
+                shown = words.show(rule["name"].value)
+                found.refuse_value(
+                    rule["name"], f"expected a name that no built-in rule has, got {shown}"
+                )
             if is_tcp(listener):
                 _refuse_http(rule, schema.Rule, found)
 

@@ -7,6 +7,8 @@ Knows keys and nothing about what two of them say about each other (`rules.py`) 
 Without `from __future__ import annotations`: pydantic would have to compile 180 strings back into types at each start.
 """
 
+import sys
+import types
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -477,3 +479,23 @@ class File(Section):
     log: Log = key("Events on stderr.", {})
     tracing: Tracing = key("Trace context.", {})
     limits: Limits = key("Ceilings of the process.", {})
+
+
+def build_validator() -> None:
+    """Let pydantic build its validator now, without plugins.
+
+    It would look for them in the metadata of every installed distribution: a quarter of our start, and foreign code
+    that sees the configuration (threats K6: plugins only by name in the file). A pydantic that finds them
+    elsewhere than 2.14 is not stopped, only slower.
+    """
+    name = "pydantic.plugin._loader"
+    before = sys.modules.get(name)
+    stub = types.ModuleType(name)
+    stub.get_plugins = tuple  # type: ignore[attr-defined]
+    sys.modules[name] = stub
+    try:
+        File.model_rebuild()
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before

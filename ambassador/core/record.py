@@ -22,15 +22,15 @@ class ExchangeRecord(msgspec.Struct, gc=False):
     Units: durations in milliseconds, bytes are body bytes as sent or received (without heads and framing).
     """
 
-    time: str | float = ""  # RFC 3339, UTC, milliseconds: when the request head was complete; raw: Unix time
+    time: str | float = 0.0  # RFC 3339, UTC, milliseconds: when the request head was complete; raw: Unix time
     direction: str = ""  # inbound | outbound
     listener: str = ""
     route: str = ""
     service: str = ""
     endpoint: str = ""
-    method: Raw = ""
-    authority: Raw = ""
-    path: Raw = ""
+    method: Raw = b""
+    authority: Raw = b""
+    path: Raw = b""
     protocol: str = ""
     status: int = 0
     flags: str = "-"
@@ -47,7 +47,7 @@ class ExchangeRecord(msgspec.Struct, gc=False):
     tls_group: str = ""
     rule: str = ""
     reason: str = ""
-    user_agent: Raw = ""
+    user_agent: Raw = b""
     forwarded_for: str = ""
-    request_id: Raw = ""
-    trace_id: Raw = ""
+    request_id: Raw = b""
+    trace_id: Raw = b""

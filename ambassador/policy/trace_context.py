@@ -68,7 +68,7 @@ def parse_traceparent(value: bytes) -> tuple[bytes, bytes] | None:
 def stamp(
     head: RequestHead, random_bits: Callable[[int], int], *, sampled: bool = False
 ) -> tuple[bytes, bytes, bytes]:
-    """Give request id, trace id and our two header lines; the received fields are removed from the head.
+    """Give request id, trace id and our two header lines, which stand for the received ones of `head.stamped`.
 
     One well-formed X-Request-Id goes on; one valid traceparent is continued under a span id of ours, with its
     tracestate as it is. Anything else, several of them too, is replaced, and tracestate then dropped.
@@ -76,7 +76,7 @@ def stamp(
     Source: W3C Trace Context level 2 §3.2, §3.3, §4.
     """
     request_id = parent = None
-    if head.roles & _STAMPED:
+    if head.stamped:
         request_id, parent = _received(head)
     if request_id is not None and parent is not None:
         # It came through another proxy of ours, as nearly all inbound ones do: 64 bits are enough.
@@ -98,12 +98,17 @@ def stamp(
 
 
 def _received(head: RequestHead) -> tuple[bytes | None, tuple[bytes, bytes] | None]:
-    """Take what was received out of the head; a usable tracestate stays."""
-    fields = head.fields
+    """Read what was received; a usable tracestate goes on."""
+    stamped = head.stamped
+    if len(stamped) == 2 and stamped[0].role & REQUEST_ID and stamped[1].role & TRACEPARENT:  # noqa: PLR2004
+        # As our own outbound side writes them.
+        request_id = stamped[0].value
+        usual = parse_traceparent(stamped[1].value)
+        return request_id if _REQUEST_ID(request_id) is not None else None, usual
     request_id = parent = None
     ids = parents = members = 0
     states: list[Field] = []
-    for field in head.marked:
+    for field in stamped:
         role = field.role
         if role & REQUEST_ID:
             request_id = field.value
@@ -111,15 +116,12 @@ def _received(head: RequestHead) -> tuple[bytes | None, tuple[bytes, bytes] | No
         elif role & TRACEPARENT:
             parent = field.value
             parents += 1
-        elif role & TRACESTATE:
+        else:
             states.append(field)
             members += field.value.count(b",") + 1
-        else:
-            continue
-        fields.remove(field)  # by identity: `Field` defines no equality
     if request_id is not None and (ids > 1 or _REQUEST_ID(request_id) is None):
         request_id = None
     trace = parse_traceparent(parent) if parent is not None and parents == 1 else None
-    if trace is not None and members <= _MAX_MEMBERS:
-        fields += states
+    if states and trace is not None and members <= _MAX_MEMBERS:
+        head.fields += states
     return request_id, trace

@@ -163,30 +163,33 @@ class AccessLog:
             _log.info("access_log_recovered", dropped=self.dropped)
 
     def _spell(self, record: ExchangeRecord) -> None:
-        """Turn what the exchange left raw into text."""
-        if isinstance(record.time, float):
+        """Turn what the exchange left raw into text.
+
+        Whether it is harmless is looked at once for the whole batch, see `_encode_json`; here only the length counts.
+        """
+        path = record.path
+        if type(path) is bytes:  # then all of them are: they come from an exchange
             record.time = rfc3339(record.time)
-        path = _text(record.path)
+            path = path.decode("latin-1")
+            record.method = record.method.decode("latin-1")
+            record.authority = record.authority.decode("latin-1")
+            record.request_id = record.request_id.decode("latin-1")
+            record.trace_id = record.trace_id.decode("latin-1")
+            record.user_agent = clean(record.user_agent)
+        else:
+            for name in _RAW:
+                setattr(record, name, clean(getattr(record, name)))
         if "?" in path and not self._query:
             path = path.partition("?")[0]
         record.path = path
-        record.method = _text(record.method)
-        record.authority = _text(record.authority)
-        record.request_id = _text(record.request_id)
-        record.trace_id = _text(record.trace_id)
-        record.user_agent = _text(record.user_agent)
+        if len(path) + len(record.authority) > MAX_FIELD_BYTES:
+            record.path, record.authority = clean(path), clean(record.authority)
         record.duration_ms = round(record.duration_ms, 3)
         if record.upstream_duration_ms is not None:
             record.upstream_duration_ms = round(record.upstream_duration_ms, 3)
 
 
-def _text(value: Raw) -> str:
-    """Give foreign text as the log has it; the usual short ASCII passes with two cheap looks."""
-    if type(value) is bytes and len(value) <= MAX_FIELD_BYTES:
-        text = value.decode("latin-1")
-        if text.isascii() and text.isprintable():
-            return text
-    return clean(value)
+_RAW: Final = ("method", "authority", "request_id", "trace_id", "user_agent")
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from ambassador.core.model import (
+    CONNECTION,
     CONTENT_LENGTH,
     CREDENTIAL,
     HOST,
-    REQUEST_ID,
-    TRACEPARENT,
-    TRACESTATE,
+    PERSISTS,
+    STAMPED,
     Field,
 )
 
@@ -33,7 +33,7 @@ _MAX_CACHED_NAME: Final = 64
 _MAX_NAMES: Final = 1024
 
 # Never kept: credentials (threat E7), and lines that do not come twice and would only push others out.
-_UNCACHED: Final = CREDENTIAL | REQUEST_ID | TRACEPARENT | TRACESTATE
+_UNCACHED: Final = CREDENTIAL | STAMPED
 
 # RFC 9110 §5.6.2 token.
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -110,7 +110,7 @@ class LineCache:
     Errors: HeadError for a malformed line; it is never kept.
     """
 
-    __slots__ = ("_classify", "_max_lines", "_names", "lines")
+    __slots__ = ("_classify", "_max_lines", "_names", "field", "lines")
 
     def __init__(self, classify: Callable[[bytes], int], *, max_lines: int = 4096) -> None:
         self._classify = classify
@@ -118,6 +118,8 @@ class LineCache:
         self._names: dict[bytes, tuple[bytes, int]] = {}
         self.lines = _Lines()
         self.lines.parse = self._parse
+        #: `lines[line]` for `map`.
+        self.field: Callable[[bytes], Field] = self.lines.__getitem__
 
     def __repr__(self) -> str:
         return f"LineCache({len(self.lines)} of {self._max_lines} lines)"
@@ -134,7 +136,11 @@ class LineCache:
         if not colon or _bad_in_value(value):
             raise _malformed(line, name, colon)
         lower, role = known
+        if role & STAMPED:
+            return Field(lower, value.strip(b" \t"), role, line)  # never goes out, and comes once
         value = value.strip(b" \t")  # RFC 9112 §5.1: OWS around the value is no part of it
+        if role & CONNECTION and value.lower() == b"keep-alive":
+            role ^= CONNECTION | PERSISTS
         if role & (CONTENT_LENGTH | HOST):
             _check_value(role, value)
         spelt = name + b": " + value

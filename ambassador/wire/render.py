@@ -8,6 +8,7 @@ Knows how HTTP/1.1 is spelled (RFC 9112 §3-§6); must not know why a head is se
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Final
 
 from ambassador.core.model import RequestHead, ResponseHead
@@ -18,6 +19,7 @@ PERSIST: Final = b""
 CLOSE: Final = b"Connection: close\r\n"
 KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"
 
+_line: Final = attrgetter("line")
 _CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
 # RFC 9110 §8.6: methods whose content is expected say so when it is empty; others stay silent.
 _SAYS_EMPTY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
@@ -48,8 +50,7 @@ def render_request_head(
     start = (
         head.method + b" " + (head.path or head.authority) + b" HTTP/1.1\r\nHost: " + head.authority
     )
-    lines = [field.line for field in head.fields]
-    return b"\r\n".join([start, *lines, tail + b"\r\n"])
+    return b"\r\n".join([start, *map(_line, head.fields), tail + b"\r\n"])
 
 
 def render_response_head(
@@ -73,5 +74,6 @@ def render_response_head(
     if head.upgrade and status in {101, 426}:
         # RFC 9110 §7.8, §15.5.22: these two MUST name the protocols; elsewhere Upgrade is upstream's own offer.
         tail += b"Connection: upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
-    lines = [field.line for field in head.fields]
-    return b"\r\n".join([_STATUS[status] + head.reason, *lines, tail + b"\r\n"])
+    return b"\r\n".join(
+        [_STATUS[status] + head.reason, *map(_line, head.fields), tail + b"\r\n"]
+    )

@@ -11,7 +11,7 @@ import timeit
 from collections.abc import Callable
 from random import Random
 
-from ambassador.core.model import Field, RequestHead
+from ambassador.core.model import STAMPED, Field, RequestHead
 from ambassador.policy.forwarding import ForwardingLines, ForwardingSettings, names_us
 from ambassador.policy.headers import classify, sanitize
 from ambassador.policy.trace_context import stamp
@@ -30,9 +30,10 @@ def _head(*, traced: bool) -> RequestHead:
     roles = 0
     for field in fields:
         roles |= field.role
-    return RequestHead(
-        b"GET", b"http", b"payments", b"/", fields, 0, roles, 11, [x for x in fields if x.role]
-    )
+    marked = [x for x in fields if x.role and not x.role & STAMPED]
+    stamped = [x for x in fields if x.role & STAMPED]
+    plain = [x for x in fields if not x.role & STAMPED]
+    return RequestHead(b"GET", b"http", b"payments", b"/", plain, 0, roles, 11, marked, stamped)
 
 
 def _report(name: str, step: Callable[[], object], count: int = 100_000) -> None:

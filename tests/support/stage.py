@@ -12,6 +12,7 @@ import contextlib
 import json
 import queue
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,19 +102,21 @@ class Side:
         for client in self._clients:
             client.close()
         self._clients.clear()
-        for connection in self.peer.connections:
-            with contextlib.suppress(OSError):
-                connection.sock.shutdown(2)
-        eventually(lambda: all(not thread.is_alive() for thread in self.peer._threads), "peers")
+        eventually(self._is_over, f"gauges at zero: {self.gauges()}", patience_s=5)
         for connection in self.peer.connections:
             connection.close()
         self.peer.connections.clear()
-        self.peer._threads.clear()
         self.peer.errors.clear()
         while not self._accepted.empty():
             self._accepted.get()
         self._over.clear()
-        eventually(self.is_idle, f"gauges at zero: {self.gauges()}", patience_s=5)
+
+    def _is_over(self) -> bool:
+        """Cut what upstream holds, also what was dialled meanwhile for a repeated request."""
+        for connection in list(self.peer.connections):
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+        return self.is_idle()
 
     def gauges(self) -> dict[str, float]:
         """Give the number of open connections by side."""
@@ -125,6 +128,7 @@ class Side:
         return not any(self.gauges().values())
 
     def _hold(self, connection: PeerConnection) -> None:
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._accepted.put(connection)
         self._over.wait()
 
@@ -215,3 +219,10 @@ def plain_response(raw: bytes) -> bytes:
     head = re.sub(rb"\r\nVia: 1\.1 ambassador-[0-9A-Za-z-]+", b"", head, count=1)
     head = _DATE.sub(b"", head + b"\r\n").removesuffix(b"\r\n")
     return head + mark + body
+
+
+def by_name(raw: bytes) -> bytes:
+    """Sort the lines of a head by name; only lines of one name have an order (RFC 9110 §5.3)."""
+    head, mark, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    return b"\r\n".join([first, *sorted(lines, key=lambda line: line.split(b":")[0].lower())]) + mark + body

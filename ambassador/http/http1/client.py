@@ -274,6 +274,13 @@ class ClientConnection(Http1Connection):
             self._message_ended(rest)
             events.response_head(head, True)
             return
+        if framing == LENGTH and len(rest) == head.content_length:
+            # Head and body in one piece, as nearly all small responses come.
+            self._phase = DONE
+            events.response_head(head, False)
+            if self._events is not None:
+                self._events.response_body(rest, True)
+            return
         self._phase = BODY
         self._expect_body(framing, head.content_length)
         if framing == TUNNEL:

@@ -153,13 +153,15 @@ def test_help_imports_no_library(module: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("module", ["rich", "cryptography", "OpenSSL", "asyncio", "jsonschema"])
+@pytest.mark.parametrize(
+    "module", ["rich", "cryptography", "OpenSSL", "asyncio", "jsonschema", "importlib.metadata"]
+)
 def test_loading_a_file_imports_only_what_it_needs(module: str, tmp_path: Path) -> None:
     """Start-up of `run` counts (issue: below 350 ms)."""
     path = tmp_path / "a.yaml"
     path.write_text(
         "version: 1\noutbound: {listen: 127.0.0.1:1}\n"
-        "services: {a: {endpoints: ['[::1]:1'], plaintext: loopback}}\n",
+        "services: {a: {listen: 'localhost:2', endpoints: ['[::1]:1'], plaintext: loopback}}\n",
         encoding="utf-8",
     )
     program = (

@@ -42,6 +42,36 @@ def test_every_error_has_its_line_and_they_are_counted(capsys: pytest.CaptureFix
     ]
 
 
+def test_the_sample_of_the_reference_is_what_we_print(capsys: pytest.CaptureFixture[str]) -> None:
+    """config.md §4."""
+    _write(
+        "version: 1\n"
+        "identity: {directory: certs}\n"
+        "inbound:\n"
+        "  listen: 0.0.0.0:8443\n"
+        "  alow: [{dns: web}]\n"
+        "  app: 8080\n"
+        "outbound:\n"
+        "  listen: 127.0.0.1:9000\n"
+        "services:\n"
+        "  payments:\n"
+        "    endpoints:\n"
+        "      - 10.0.0.7:8443\n"
+        "    peer: {spiffe:\n"
+        "        payments}\n"
+    )
+
+    ran = run(capsys, "validate")
+
+    assert ran.code == 3
+    assert ran.out.splitlines() == [
+        "ambassador.yaml:5:3 inbound.alow: unknown key; did you mean allow?",
+        'ambassador.yaml:14:9 services.payments.peer.spiffe: expected a SPIFFE ID, got "payments";'
+        " did you mean dns: payments?",
+        "2 errors",
+    ]
+
+
 def test_one_error_is_no_errors(capsys: pytest.CaptureFixture[str]) -> None:
     _write(BASES["top"] + "nam: x\n")
 

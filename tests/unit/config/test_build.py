@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from ambassador.config import model
@@ -84,6 +84,24 @@ def test_tcp_has_its_own_defaults() -> None:
     assert inbound.settings == RouteSettings(
         timeout_s=None, body_idle_timeout_s=3600.0, upgrades=()
     )
+
+
+def test_a_services_own_listener_has_the_defaults_of_any_other() -> None:
+    """Its limits are not in the file, so they are written twice in our code."""
+    text = """\
+version: 1
+identity: {directory: a}
+outbound:
+  - {name: http, listen: "127.0.0.1:1", service: a}
+  - {name: tcp, listen: "127.0.0.1:2", protocol: tcp, service: b}
+services:
+  a: {endpoints: ["1.1.1.1:1"], peer: {dns: a}, listen: "localhost:3"}
+  b: {endpoints: ["1.1.1.1:1"], peer: {dns: b}, listen: "localhost:4", protocol: tcp}
+"""
+    http, tcp, own_http, own_tcp = loaded(text).outbound
+
+    assert replace(own_http, name="http", listen=http.listen) == http
+    assert replace(own_tcp, name="tcp", listen=tcp.listen) == tcp
 
 
 def test_a_tcp_default_can_be_overridden() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ambassador.core.model import Field, PeerIdentity, RequestHead, ResponseHead
+from ambassador.core.model import STAMPED, Field, PeerIdentity, RequestHead, ResponseHead
 from ambassador.policy.headers import classify
 
 _NOBODY = PeerIdentity(
@@ -40,8 +40,11 @@ def request(
 ) -> RequestHead:
     """Give a request head with the roles of its fields."""
     found = fields(*pairs)
+    marked = [x for x in found if x.role and not x.role & STAMPED]
+    stamped = [x for x in found if x.role & STAMPED]
+    others = [x for x in found if not x.role & STAMPED]
     return RequestHead(
-        method, b"http", authority, path, found, 0, _roles(found), 11, [x for x in found if x.role]
+        method, b"http", authority, path, others, 0, _roles(found), 11, marked, stamped
     )
 
 
