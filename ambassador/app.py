@@ -34,6 +34,7 @@ from ambassador.net.transport import Budget
 from ambassador.policy.headers import classify
 from ambassador.proxy.doors import Commons
 from ambassador.proxy.inbound import InboundDoors
+from ambassador.proxy.ledger import Ledger
 from ambassador.proxy.outbound import OutboundDoors
 from ambassador.proxy.surroundings import Surroundings
 from ambassador.telemetry.access_log import AccessLog
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 
     from ambassador.config.model import Config, ListenerLimits, ServiceConfig
     from ambassador.core.model import Address
-    from ambassador.core.record import ExchangeRecord
     from ambassador.net.dialer import DialError, Dialled
 
 EXIT_DONE, EXIT_FORCED = 0, 1
@@ -72,6 +72,7 @@ class Application:
         self.tasks = TaskGroup(self._task_crashed)
         self.store = IdentityStore(config.identity, config.tls, self.clock) if config.identity is not None else None
         self.access_log = self._open_access_log()
+        self.ledger = Ledger(self.metrics, self.access_log, call_later=loop.call_later)
         self.own_addresses: list[Address] = []  # plaintext listeners: nothing of ours dials them
         self.budget = Budget(config.limits.buffers)
         self.cache = LineCache(classify)
@@ -137,7 +138,6 @@ class Application:
             self.loop,
             clock=self.clock,
             chance=chance,
-            log=self.access_log.write if self.access_log is not None else _no_log,
             crashed=self.callback_crashed,
             budget=self.budget,
         )
@@ -147,6 +147,7 @@ class Application:
             cache=self.cache,
             directory=self.directory,
             metrics=self.metrics,
+            ledger=self.ledger,
             log=self.log,
             clean=clean,
             own_spiffe=lambda: self.store.credentials.spiffe if self.store is not None else None,
@@ -206,7 +207,7 @@ class Application:
         address = self.config.admin.listen
         if address is None:
             return
-        admin = Admin(readiness=self.readiness, scrape=self.metrics.scrape)
+        admin = Admin(readiness=self.readiness, scrape=self._scrape)
         server = AdminServer(self.loop, admin, tasks=self.tasks, classify=classify)
         listener = Listener(
             self.loop,
@@ -222,6 +223,10 @@ class Application:
         server.release = lambda accepted: listener.release(accepted.peer_address)
         self.admin_server, self.admin_listener = server, listener
         self.own_addresses.extend(listener.addresses)
+
+    def _scrape(self) -> Callable[[], bytes]:
+        self.ledger.flush()
+        return self.metrics.scrape()
 
     def _connect_gauges(self) -> None:
         gauges = self.metrics.gauges
@@ -298,8 +303,8 @@ class Application:
         self.directory.abort()
         self.lag.stop()
         self.refusals.flush()
+        self.ledger.flush()
         if self.access_log is not None:
-            # Who asked twice, or has waited for the whole drain, does not wait for a reader that has stopped.
             self.access_log.close(FORCED_FLUSH_S if self.forced else FLUSH_S)
 
     def _close_listeners(self) -> None:
@@ -389,10 +394,6 @@ class _PoolEvents:
 
     def callback_crashed(self, error: BaseException) -> None:
         self._app.callback_crashed(error)
-
-
-def _no_log(_: ExchangeRecord) -> None:
-    """Access logging is switched off."""
 
 
 async def serve(config: Config, *, ready: Callable[[Application, float], None]) -> int:

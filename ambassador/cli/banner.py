@@ -31,22 +31,39 @@ def banner(app: Application, took_s: float) -> str:
     """
     config = app.config
     loop = type(app.loop).__module__.partition(".")[0]
-    lines = [f"ambassador {__version__}, pid {os.getpid()}, {loop}, OpenSSL {versions()['OpenSSL']}"]
+    lines = [
+        f"ambassador {__version__}, pid {os.getpid()}, {loop}, OpenSSL {versions()['OpenSSL']}"
+    ]
     if app.store is not None:
         credentials = app.store.credentials
         left = _left(credentials.not_after - app.clock.wall())
         tls = config.tls
         lines.append(
-            _line("identity", f"{clean(credentials.principal)}, {left}, {_versions(tls.min_version)}, {tls.groups[0]}")
+            _line(
+                "identity",
+                f"{clean(credentials.principal)}, {left}, {_versions(tls.min_version)}, {tls.groups[0]}",
+            )
         )
-    addresses = {doors.name: listener.addresses for doors, listener in zip(app.doors, app.listeners, strict=True)}
-    for inbound in config.inbound:
-        lines.append(_line("inbound", f"{_where(addresses[inbound.name])} {_inbound(inbound, config)}"))
-    for outbound in config.outbound:
-        lines.append(_line("outbound", f"{_where(addresses[outbound.name])} -> {_outbound(outbound, config)}"))
+    addresses = {
+        doors.name: listener.addresses
+        for doors, listener in zip(app.doors, app.listeners, strict=True)
+    }
+    lines += [
+        _line("inbound", f"{_where(addresses[one.name])} {_inbound(one, config)}")
+        for one in config.inbound
+    ]
+    lines += [
+        _line("outbound", f"{_where(addresses[one.name])} -> {_outbound(one, config)}")
+        for one in config.outbound
+    ]
     ready = f"ready after {took_s:.2f} s"
     admin = app.admin_listener
-    lines.append(_line("admin", f"{_where(admin.addresses)}, {ready}" if admin is not None else f"none, {ready}"))
+    lines.append(
+        _line(
+            "admin",
+            f"{_where(admin.addresses)}, {ready}" if admin is not None else f"none, {ready}",
+        )
+    )
     return "\n".join(lines)
 
 
@@ -75,7 +92,11 @@ def _inbound(inbound: InboundConfig, config: Config) -> str:
     """Say what goes where and who may."""
     kind = "mTLS" if inbound.protocol == "http" else "mTLS tcp"
     app = config.services[inbound.app].endpoints[0]
-    who = "anybody verified" if inbound.allow_any_verified else _count(len(inbound.allow), "allow rule")
+    who = (
+        "anybody verified"
+        if inbound.allow_any_verified
+        else _count(len(inbound.allow), "allow rule")
+    )
     if inbound.deny:
         who += f", {_count(len(inbound.deny), 'deny rule')}"
     if inbound.audit:
@@ -91,7 +112,10 @@ def _outbound(outbound: OutboundConfig, config: Config) -> str:
         names = list(dict.fromkeys(name for route in outbound.routes for name, _ in route.targets))
     else:
         names = [name for name, service in config.services.items() if not service.is_app]
-    shown = [f"{name} ({_count(len(config.services[name].endpoints), 'endpoint')})" for name in names[:_MAX_SERVICES]]
+    shown = [
+        f"{name} ({_count(len(config.services[name].endpoints), 'endpoint')})"
+        for name in names[:_MAX_SERVICES]
+    ]
     if len(names) > _MAX_SERVICES:
         shown.append(f"{len(names) - _MAX_SERVICES} more")
     return ", ".join(shown) or "no service"

@@ -77,7 +77,7 @@ class AdminExchange:
         self._tasks = tasks
         self._open = True
 
-    def head_received(self, head: RequestHead, end: bool) -> None:  # noqa: FBT001, ARG002  # bodies are thrown away
+    def head_received(self, head: RequestHead, end: bool) -> None:  # noqa: FBT001  # bodies are thrown away
         values = {field.name: field.value for field in head.fields if field.name in {b"origin", b"sec-fetch-site"}}
         reply = self._admin.respond(
             head.method,
@@ -101,7 +101,7 @@ class AdminExchange:
     def trailers_received(self, fields: list[Field]) -> None:
         """No page takes a body."""
 
-    def stream_reset(self, error: ExchangeError) -> None:  # noqa: ARG002  # nobody counts probes
+    def stream_reset(self, error: ExchangeError) -> None:  # nobody counts probes
         self._open = False
 
     def read_finished(self) -> None:

@@ -75,5 +75,7 @@ class CredentialReload:
         for warning in store.credentials.warnings:
             self._log.warning("credentials_warning", problem=warning)
         self._log.info(
-            "credentials_reloaded", generation=store.generation, not_after=store.credentials.not_after
+            "credentials_reloaded",
+            generation=store.generation,
+            not_after=store.credentials.not_after,
         )

@@ -13,6 +13,7 @@ from typing import ClassVar
 class ResponseFlag(StrEnum):
     """Who was at fault, in Envoy's letters."""
 
+    NONE = "-"
     DOWNSTREAM_PROTOCOL_ERROR = "DPE"
     STREAM_IDLE = "SI"
     DOWNSTREAM_CLOSED = "DC"
@@ -172,6 +173,13 @@ class AccessDenied(LocalError):
 class LoopDetected(LocalError):
     flag = ResponseFlag.LOOP_DETECTED
     status = 508
+
+
+class HopsEnded(LocalError):
+    """No failure: `Max-Forwards` makes us the final recipient (RFC 9110 §7.6.2)."""
+
+    flag = ResponseFlag.NONE
+    status = 200
 
 
 class NoRoute(LocalError):

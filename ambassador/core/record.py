@@ -1,19 +1,12 @@
 """What is remembered of an exchange: filled on its walk, read once at its end.
 
 The encoding of `ExchangeRecord` *is* the access-log line (msgspec, under a microsecond), so names and order of
-its attributes are a promise to users. Text from outside enters only through `telemetry.text.clean`.
-
-While an exchange runs, `Raw` attributes hold what was received, bytes and numbers; the access log spells them out,
-a batch at a time. In a loop of its own that costs a fifth of what it costs between two system calls.
+its attributes are a promise to users. Text from outside enters only through `telemetry.access_log.clean`.
 """
 
 from __future__ import annotations
 
 import msgspec
-
-
-#: Bytes as received, until the access log has spelled them out.
-Raw = str | bytes
 
 
 class ExchangeRecord(msgspec.Struct, gc=False):
@@ -22,15 +15,15 @@ class ExchangeRecord(msgspec.Struct, gc=False):
     Units: durations in milliseconds, bytes are body bytes as sent or received (without heads and framing).
     """
 
-    time: str | float = 0.0  # RFC 3339, UTC, milliseconds: when the request head was complete; raw: Unix time
+    time: str = ""  # RFC 3339, UTC, milliseconds: when the request head was complete
     direction: str = ""  # inbound | outbound
     listener: str = ""
     route: str = ""
     service: str = ""
     endpoint: str = ""
-    method: Raw = b""
-    authority: Raw = b""
-    path: Raw = b""
+    method: str = ""
+    authority: str = ""
+    path: str = ""
     protocol: str = ""
     status: int = 0
     flags: str = "-"
@@ -47,7 +40,7 @@ class ExchangeRecord(msgspec.Struct, gc=False):
     tls_group: str = ""
     rule: str = ""
     reason: str = ""
-    user_agent: Raw = b""
+    user_agent: str = ""
     forwarded_for: str = ""
-    request_id: Raw = b""
-    trace_id: Raw = b""
+    request_id: str = ""
+    trace_id: str = ""

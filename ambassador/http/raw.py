@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from ambassador.core.model import Field, PeerIdentity, ResponseHead, TlsSession
+    from ambassador.core.model import Field, ResponseHead
     from ambassador.http.stream import RequestEvents, ResponseEvents
     from ambassador.net.transport import Transport
 
@@ -73,13 +73,12 @@ class _Raw:
 class RawConnection(_Raw):
     """The upstream side of a tunnel."""
 
-    __slots__ = ("_closed", "_events", "_refusal", "peer", "session")
+    __slots__ = ("_closed", "_events", "_refusal", "peer_text")
 
     def __init__(
         self,
         transport: Transport,
-        peer: PeerIdentity | None,
-        session: TlsSession | None,
+        peer_text: tuple[str, str, str] | None,
         *,
         refusal: Callable[[SSL.Connection, BaseException], Exception] | None,
         closed: Callable[[RawConnection], None],
@@ -88,8 +87,7 @@ class RawConnection(_Raw):
         self._events: ResponseEvents | None = None
         self._refusal = refusal
         self._closed = closed
-        self.peer = peer
-        self.session = session
+        self.peer_text = peer_text
 
     @property
     def tls(self) -> SSL.Connection | None:
@@ -112,6 +110,7 @@ class RawConnection(_Raw):
 
     def data_received(self, data: bytes) -> None:
         if self._events is not None:
+            self._transport.greedy = True
             self._events.response_body(data, False)
 
     def read_finished(self) -> None:
@@ -221,6 +220,7 @@ class RawDownstream(_Raw):
 
     def data_received(self, data: bytes) -> None:
         if self._events is not None:
+            self._transport.greedy = True
             self._events.body_received(data, False)
 
     def read_finished(self) -> None:

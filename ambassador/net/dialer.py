@@ -65,6 +65,13 @@ class Dialled:
     peer: PeerIdentity | None = None
     session: TlsSession | None = None
 
+    @property
+    def peer_text(self) -> tuple[str, str, str] | None:
+        """Principal, TLS version and group, as the log shows them; None in the clear."""
+        if self.peer is None or self.session is None:
+            return None
+        return self.peer.principal, self.session.version, self.session.group
+
 
 async def dial(
     address: Address,
@@ -150,7 +157,7 @@ async def _shake_hands(
         peer, session = tls.peer(connection, wall())
     except asyncio.CancelledError:
         raise
-    except Exception as error:  # noqa: BLE001  # an exception inside a decision is a refusal (fail-closed rule 9)
+    except Exception as error:  # an exception inside a decision is a refusal (fail-closed rule 9)
         refusal = tls.refusal(connection, error)
         reason = getattr(refusal, "reason", "tls_failed")
         raise DialError(reason, str(refusal), refusal) from None

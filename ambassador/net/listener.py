@@ -32,9 +32,9 @@ from ambassador.net.transport import Budget, Transport
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from ambassador.net.transport import Io
-    from collections.abc import Callable
 
 ACCEPTS_PER_EVENT: Final = 16
 #: Pause after running out of file descriptors; without it a level-triggered loop would spin.
@@ -147,9 +147,9 @@ class Listener:
         "_events",
         "_gate",
         "_handshakes",
+        "_inodes",
         "_limits",
         "_loop",
-        "_inodes",
         "_parked",
         "_per_source",
         "_refused",
@@ -263,7 +263,7 @@ class Listener:
                 return
             try:
                 self._accepted(sock, _peer_text(raw_address))
-            except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+            except Exception as error:  # the guard of this callback (E8)
                 sock.close()
                 self._events.callback_crashed(error)
 
@@ -340,7 +340,7 @@ class Listener:
         )
         try:
             self._events.connection_accepted(Accepted(transport, peer_address, peer, session))
-        except Exception as error:  # noqa: BLE001  # a bug above ends this connection and gives its slot back (E8)
+        except Exception as error:  # a bug above ends this connection and gives its slot back (E8)
             self._events.callback_crashed(error)
             if not hasattr(transport, "receiver"):
                 transport.detach()
@@ -380,7 +380,7 @@ class Listener:
         """Judge who has shaken hands, resumed or not, and hand over; gives the refusal otherwise (C1)."""
         try:
             peer, session = tls.peer(connection, self._wall())
-        except Exception as error:  # noqa: BLE001  # an exception inside a decision is a refusal (fail-closed rule 9)
+        except Exception as error:  # an exception inside a decision is a refusal (fail-closed rule 9)
             return tls.refusal(connection, error)
         handshake.stop_watching()
         self.handshake_ended(handshake)
@@ -390,7 +390,7 @@ class Listener:
         return None
 
 
-class HandshakeEnded(Exception):  # noqa: N818  # an outcome, worded by identity.tls
+class HandshakeEnded(Exception):  # an outcome, worded by identity.tls
     """A handshake that was ended here and not by OpenSSL; `reason` is the word for it: timeout, not_tls, shutdown."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -449,7 +449,7 @@ class _Handshake:
         try:
             self._tls = tls = self._tls_of()
             self._connection = tls.new_connection(self.socket)
-        except Exception as error:  # noqa: BLE001  # the slots of this handshake must not be lost (E8)
+        except Exception as error:  # the slots of this handshake must not be lost (E8)
             self._refuse(error)
             return
         self._watching = True
@@ -463,7 +463,7 @@ class _Handshake:
     def _on_ready(self) -> None:
         try:
             self._go_on()
-        except Exception as error:  # noqa: BLE001  # the guard of this callback (E8); refuse, never accept (B8)
+        except Exception as error:  # the guard of this callback (E8); refuse, never accept (B8)
             self._refuse(error)
 
     def _go_on(self) -> None:
@@ -490,11 +490,10 @@ class _Handshake:
         except (BlockingIOError, InterruptedError):
             return False
         self._peeked = True
-        if first and first[0] != _HANDSHAKE_RECORD:
-            if first.isalpha():
-                _send_best_effort(self.socket, _PLAINTEXT_ANSWER)
-                self._refuse(HandshakeEnded("not_tls", "plain HTTP"))
-                return False
+        if first and first[0] != _HANDSHAKE_RECORD and first.isalpha():
+            _send_best_effort(self.socket, _PLAINTEXT_ANSWER)
+            self._refuse(HandshakeEnded("not_tls", "plain HTTP"))
+            return False
             # OpenSSL says `wrong version number` and sends the alert that belongs to it.
         return True
 
@@ -628,9 +627,9 @@ def is_own_address(address: Address, own: list[Address]) -> bool:
 
 def _same_host(dialled: str, listening: str) -> bool:
     dialled, listening = _unmapped(dialled), _unmapped(listening)
-    if dialled in {"localhost", "0.0.0.0", "::"}:  # noqa: S104  # compared, not bound; they reach loopback
+    if dialled in {"localhost", "0.0.0.0", "::"}:  # compared, not bound; they reach loopback
         return True
-    if listening in {"0.0.0.0", "::"}:  # noqa: S104  # compared, not bound
+    if listening in {"0.0.0.0", "::"}:  # compared, not bound
         return dialled.startswith("127.") or dialled == "::1"
     return dialled == listening
 
@@ -694,7 +693,9 @@ def _bind_unix(path: str, mode: int, backlog: int) -> socket.socket:
     """Bind below a temporary name, set the mode, move it into place: nobody sees it with another mode."""
     _refuse_foreign_file(path)
     if len(os.fsencode(path)) > _MAX_UNIX_PATH:
-        raise ListenError(f"cannot listen on unix:{path}: the path is longer than {_MAX_UNIX_PATH} bytes; choose a shorter one")
+        raise ListenError(
+            f"cannot listen on unix:{path}: the path is longer than {_MAX_UNIX_PATH} bytes; choose a shorter one"
+        )
     # Short, for the name counts as part of the path; what lies there is of a process of our number that died.
     temporary = os.path.join(os.path.dirname(path), f".{os.getpid() % 1_000_000:x}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -707,7 +708,7 @@ def _bind_unix(path: str, mode: int, backlog: int) -> socket.socket:
         os.rename(temporary, path)
     except OSError as error:
         sock.close()
-        Path(temporary).unlink(missing_ok=True)
+        _unlink_socket(temporary)  # ours, never a file that was in its way
         raise ListenError(_bind_sentence(f"unix:{path}", error)) from error
     return sock
 
@@ -719,7 +720,9 @@ def _refuse_foreign_file(path: str) -> None:
     except OSError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"cannot listen on unix:{path}: there is a file that is no socket; remove it or choose another path")
+        raise ListenError(
+            f"cannot listen on unix:{path}: there is a file that is no socket; remove it or choose another path"
+        )
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         probe.connect(path)

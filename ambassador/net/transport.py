@@ -6,6 +6,9 @@ from the loop's callbacks: no task, future or lock in between (house §1).
 Rules
 * Reading: one `recv` per readiness; a full one is followed by up to seven more, then the loop goes round (E2).
   OpenSSL works without read-ahead, so an unread record keeps the socket readable as long as we ask for 16 KiB.
+* uvloop reports an error of the descriptor once and forgets the descriptor: bytes that lie in front of a reset would
+  be read, and the reset never heard of. So who has an unfinished message says `greedy`, and reading goes on until
+  the socket has no more; a failed write looks at the reading side itself. (Can go when uvloop's `UVPoll` stays.)
 * `read_finished` closes a burst: whatever the receiver corked for the other side goes out then.
 * Writing: straight to the socket; what it does not take waits in `_waiting`, above `HIGH_WATER` `write` says
   False, and `writable` is called once half of that has gone.
@@ -96,6 +99,7 @@ class Transport:
         "_waiting",
         "_write_broken",
         "closed",
+        "greedy",
         "progress",
         "read_size",
         "reading",
@@ -131,6 +135,7 @@ class Transport:
         self.read_size = READ_SIZE
         self.reading = False
         self.closed = False
+        self.greedy = False  # the receiver has an unfinished message; asked anew with every piece
         self.stalled = False  # bytes wait for the peer
         self.starved = False  # somebody was told False and waits for writable()
         self.receiver: Receiver
@@ -192,9 +197,9 @@ class Transport:
                 self._end_of_input()
                 return
             self.receiver.data_received(data)
-            if len(data) >= READ_SIZE:
+            if len(data) >= READ_SIZE or self.greedy:
                 self._read_on()
-            if not self.closed:
+            elif not self.closed:
                 self.receiver.read_finished()
         except _WANT:
             return
@@ -202,30 +207,41 @@ class Transport:
             self._end_of_input()
         except (OSError, SSL.Error) as error:
             self._lost(_as_connection_error(error))
-        except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+        except Exception as error:  # the guard of this callback (E8)
             self.crash(error)
 
     def _read_on(self) -> None:
-        """Take what more is there, so that a bulk transfer is written in large pieces."""
+        """Take what more is there, so that a bulk transfer is written in large pieces, and close the burst."""
+        error: BaseException | None = None
+        ended = False
         for _ in range(READS_IN_A_ROW - 1):
             if not self.reading:
-                return
+                break
+            self.greedy = False
             try:
                 data = self._recv(self.read_size)
             except _WANT:
-                return
+                break
             except SSL.ZeroReturnError:
-                self._end_of_input()
-                return
-            except (OSError, SSL.Error) as error:
-                self._lost(_as_connection_error(error))
-                return
+                data = b""
+            except (OSError, SSL.Error) as failure:
+                error = failure
+                break
             if not data:
-                self._end_of_input()
-                return
+                ended = True
+                break
             self.receiver.data_received(data)
-            if len(data) < READ_SIZE:
-                return
+            if len(data) < READ_SIZE and not self.greedy:
+                break
+        else:
+            # Not left to readiness, which may not come again (see the rules).
+            self._loop.call_soon(self._on_readable)
+        if ended:
+            self._end_of_input()
+        elif not self.closed:
+            self.receiver.read_finished()
+            if error is not None:
+                self._lost(_as_connection_error(error))
 
     def _end_of_input(self) -> None:
         self.pause_reading()
@@ -235,7 +251,7 @@ class Transport:
                 self.receiver.eof_received()
                 if not self.closed:
                     self.receiver.read_finished()
-            except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+            except Exception as error:  # the guard of this callback (E8)
                 self.crash(error)
 
     # ---- writing -------------------------------------------------------------------------------------------
@@ -298,7 +314,7 @@ class Transport:
         except (OSError, SSL.Error) as error:
             self._break_writing(error)
             return
-        except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+        except Exception as error:  # the guard of this callback (E8)
             self.crash(error)
             return
         if not waiting:
@@ -309,7 +325,7 @@ class Transport:
             self.starved = False
             try:
                 self.receiver.writable()
-            except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+            except Exception as error:  # the guard of this callback (E8)
                 self.crash(error)
 
     def _emptied(self) -> None:
@@ -324,7 +340,10 @@ class Transport:
         self._drop_waiting()
         if self._closing or not self.reading:
             self._loop.call_soon(self._lost, _as_connection_error(error))
-        elif self.starved:
+            return
+        self.greedy = True
+        self._loop.call_soon(self._on_readable)
+        if self.starved:
             self.starved = False
             self._loop.call_soon(self._tell_writable)
 
@@ -339,7 +358,7 @@ class Transport:
         if not self.closed:
             try:
                 self.receiver.writable()
-            except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+            except Exception as error:  # the guard of this callback (E8)
                 self.crash(error)
 
     # ---- ending --------------------------------------------------------------------------------------------
@@ -406,7 +425,7 @@ class Transport:
             return
         try:
             self.abort()
-        except Exception as second:  # noqa: BLE001  # the guard of the guard: the receiver failed again
+        except Exception as second:  # the guard of the guard: the receiver failed again
             self._crashed(second)
 
     def _release(self, error: BaseException | None) -> None:

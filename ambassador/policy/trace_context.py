@@ -102,9 +102,9 @@ def _received(head: RequestHead) -> tuple[bytes | None, tuple[bytes, bytes] | No
     stamped = head.stamped
     if len(stamped) == 2 and stamped[0].role & REQUEST_ID and stamped[1].role & TRACEPARENT:  # noqa: PLR2004
         # As our own outbound side writes them.
-        request_id = stamped[0].value
-        usual = parse_traceparent(stamped[1].value)
-        return request_id if _REQUEST_ID(request_id) is not None else None, usual
+        usual = stamped[0].value
+        trace = parse_traceparent(stamped[1].value)
+        return usual if _REQUEST_ID(usual) is not None else None, trace
     request_id = parent = None
     ids = parents = members = 0
     states: list[Field] = []

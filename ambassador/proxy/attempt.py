@@ -26,29 +26,30 @@ class Attempt:
 
     __slots__ = ("_dial", "_exchange", "body_sent", "connection", "reused", "state")
 
-    def __init__(self, exchange: Exchange, state: EndpointState, method: bytes, *, has_body: bool, fresh: bool) -> None:
-        """Take an idle connection if there is one."""
+    def __init__(self, exchange: Exchange, state: EndpointState) -> None:
         self._exchange: Exchange | None = exchange
         self.state = state
         self._dial: Dial | None = None
-        self.body_sent = False
+        self.body_sent = self.reused = False
+        self.connection: ClientConnection | RawConnection | None = None
         state.outstanding += 1
-        # A request that can be sent twice needs no look at the socket (2 µs): `policy.retry` mends the race.
-        self.connection: ClientConnection | RawConnection | None = (
-            None if fresh else state.pool.take(checked=has_body or method not in IDEMPOTENT)
-        )
-        self.reused = self.connection is not None
 
     def __repr__(self) -> str:
         return f"Attempt({self.state.address_text}, {self.connection!r})"
 
-    def dial(self) -> None:
-        """Make a connection; `upstream_ready` or `attempt_failed` follows."""
-        self._dial = self.state.pool.dial(self)
+    def take(self, method: bytes, *, has_body: bool) -> ClientConnection | None:
+        """Give an idle connection if there is one."""
+        # A request that can be sent twice needs no look at the socket (2 µs): `policy.retry` mends the race.
+        connection = self.state.pool.take(checked=has_body or method not in IDEMPOTENT)
+        if connection is not None:
+            self.connection = connection
+            self.reused = True
+        return connection
 
-    def dial_tunnel(self) -> None:
-        """Make a connection that carries nothing but this tunnel; `tunnel_ready` or `attempt_failed` follows."""
-        self._dial = self.state.pool.dial_raw(self)
+    def dial(self, *, tunnel: bool) -> None:
+        """Make a connection; `upstream_ready`, `tunnel_ready` or `attempt_failed` follows."""
+        pool = self.state.pool
+        self._dial = pool.dial_raw(self) if tunnel else pool.dial(self)
 
     def abandon(self) -> None:
         """The exchange needs this try no more."""
@@ -91,6 +92,7 @@ class Attempt:
         self.state.connected()
         self.connection = connection
         if self._exchange is not None:
+            self._exchange.connected()
             self._exchange.upstream_ready(connection)
 
     def raw_connection_ready(self, connection: RawConnection) -> None:
@@ -99,6 +101,7 @@ class Attempt:
         self.connection = connection
         if self._exchange is not None:
             connection.start(self._exchange)
+            self._exchange.connected()
             self._exchange.tunnel_ready(connection)
 
     def connection_failed(self, error: ExchangeError) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ambassador.core.errors import DownstreamProtocolError
-from ambassador.core.model import USER_AGENT, RequestHead
+from ambassador.core.errors import DownstreamProtocolError, HopsEnded
+from ambassador.core.model import Field, RequestHead
 from ambassador.http.http1.server import ServerConnection, ServerLimits
 from ambassador.policy.hosts import normal_host
 from ambassador.policy.paths import apply_rewrite
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from ambassador.config.model import ListenerLimits
     from ambassador.http.http1.server import Owner
     from ambassador.net.listener import Accepted
-    from ambassador.proxy.exchange import Exchange
+    from ambassador.proxy.ledger import Ledger
     from ambassador.proxy.snapshot import Route
     from ambassador.proxy.surroundings import Surroundings
     from ambassador.telemetry.logging import Logger
     from ambassador.telemetry.metrics import Metrics
     from ambassador.upstream.directory import Directory
     from ambassador.wire.field import LineCache
+
+#: More hops than any request has; `int` of a longer number would only cost time.
+_MAX_HOP_DIGITS: Final = 9
 
 
 class Connection(Protocol):
@@ -38,7 +41,7 @@ class Connection(Protocol):
 class Commons:
     """What all doors of a process share; made once by the composition root."""
 
-    __slots__ = ("cache", "clean", "directory", "log", "loop", "metrics", "own_spiffe", "pseudonym", "surroundings")
+    __slots__ = ("cache", "clean", "directory", "ledger", "log", "loop", "metrics", "own_spiffe", "pseudonym", "surroundings")
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Commons:
         cache: LineCache,
         directory: Directory,
         metrics: Metrics,
+        ledger: Ledger,
         log: Logger,
         clean: Callable[[bytes | str], str],
         own_spiffe: Callable[[], str | None],
@@ -58,6 +62,7 @@ class Commons:
         self.cache = cache
         self.directory = directory
         self.metrics = metrics
+        self.ledger = ledger
         self.log = log
         self.clean = clean
         self.own_spiffe = own_spiffe
@@ -122,32 +127,6 @@ class Doors:
         for connection in list(self.connections):
             connection.abort()
 
-    def exchange_ended(self, exchange: Exchange) -> None:
-        """Count and log, once per exchange."""
-        record = exchange.record
-        target = exchange.target
-        stats = (
-            target.stats
-            if target is not None
-            else self.commons.metrics.requests(self.direction, self.name, route=record.route, service=record.service)
-        )
-        upstream_ms = record.upstream_duration_ms
-        stats.exchange_ended(
-            record.status,
-            record.flags,
-            record.duration_ms / 1000,
-            None if upstream_ms is None else upstream_ms / 1000,
-            record.bytes_received,
-            record.bytes_sent,
-        )
-        head = exchange.head
-        if head.roles & USER_AGENT:
-            for field in head.marked:
-                if field.role & USER_AGENT:
-                    record.user_agent = field.value
-                    break
-        self.commons.surroundings.log(record)
-
 
 def tunnel_head() -> RequestHead:
     """Give the head that stands for a connection without a protocol."""
@@ -168,6 +147,21 @@ def keep_upgrade(head: RequestHead, allowed: frozenset[bytes]) -> None:
     """Let only listed protocols be asked for (F5); others are dropped with their field."""
     tokens = [token.strip() for token in head.upgrade.split(b",")]
     head.upgrade = b", ".join(token for token in tokens if token.lower() in allowed)
+
+
+def count_hop(head: RequestHead) -> None:
+    """Count `Max-Forwards` of OPTIONS and TRACE down; at zero the request ends here (RFC 9110 §7.6.2)."""
+    if head.method not in {b"OPTIONS", b"TRACE"}:
+        return
+    for at, field in enumerate(head.fields):
+        if field.name == b"max-forwards":
+            if not 0 < len(field.value) <= _MAX_HOP_DIGITS or not field.value.isdigit():
+                raise DownstreamProtocolError("bad_max_forwards", "Max-Forwards is not a number.")
+            hops = int(field.value)  # ASCII digits: `bytes.isdigit` knows no others
+            if hops == 0:
+                raise HopsEnded("max_forwards", "Max-Forwards ended here.")
+            value = b"%d" % (hops - 1)
+            head.fields[at] = Field(field.name, value, field.role, b"Max-Forwards: " + value)
 
 
 def rewrite(route: Route, head: RequestHead) -> None:

@@ -1,6 +1,6 @@
 """One exchange as a state machine of events: one request with its response, over as many attempts as it takes.
 
-Knows both streams, the route and the record; must not know sockets, connections' words or the configuration's
+Knows both streams, the route and its own facts; must not know sockets, connections' words or the configuration's
 spelling. Two state variables, `request_side` and `response_side`; their product with every event is the table in
 `wire/lifecycle.py`, which says what each method here does.
 
@@ -9,6 +9,7 @@ downstream stream is reset, so that truncation is seen.
 Every event may arrive after the end: each entry point checks once, at the top. A call out may call back in: state
 changes first, calls go out last.
 A tunnel (Upgrade, CONNECT, tcp) is an exchange whose bodies are opaque and end by half-close.
+What is remembered of it are plain attributes, which `ledger` reads once, after the end.
 """
 
 from __future__ import annotations
@@ -16,32 +17,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ambassador.core.errors import (
+    AccessDenied,
+    ConnectFailed,
     DownstreamProtocolError,
     DownstreamTimeout,
     ExchangeError,
     InternalError,
     NoHealthyUpstream,
     Overloaded,
+    PeerRefusedUs,
     Phase,
     UpstreamProtocolError,
-    UpstreamTimeout,
 )
 from ambassador.core.model import DATE, IDENTITY, RequestHead, ResponseHead
 from ambassador.net.alarm import NEVER
 from ambassador.policy.headers import sanitize_response, sanitize_trailers
 from ambassador.policy.retry import Verdict, decide
 from ambassador.proxy.attempt import Attempt
+from ambassador.proxy.deadlines import due_at, expired
 from ambassador.proxy.local_reply import local_reply
 from ambassador.wire.lifecycle import RequestSide, ResponseSide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ambassador.config.model import RouteSettings
     from ambassador.core.model import Field
     from ambassador.core.record import ExchangeRecord
     from ambassador.http.http1.client import ClientConnection
     from ambassador.http.raw import RawConnection
     from ambassador.http.stream import RequestStream
+    from ambassador.policy.authorization import Decision
     from ambassador.proxy.snapshot import Route, Target
     from ambassador.proxy.surroundings import Surroundings
     from ambassador.upstream.service import EndpointState
@@ -55,33 +61,37 @@ ENDED: Final = ResponseSide.ENDED
 
 _SWITCHING: Final = 101
 _CONNECT: Final = b"CONNECT"
-
 #: Stands for the head of a request that could not be understood.
 _NO_HEAD: Final = RequestHead(b"", b"", b"", b"", [], 0)
-_NO_TRAILERS: Final[list[Field]] = []  # never written to
 
 
 class Door(Protocol):
-    """What differs between the two directions; one per downstream connection."""
+    """What differs between the two directions; one per downstream connection.
+
+    `record` holds what all its exchanges have in common.
+    """
 
     record: ExchangeRecord
     is_remote: bool
     response_extra: bytes
     surroundings: Surroundings
-
     def enter(self, exchange: Exchange, head: RequestHead) -> Route:
         """Sanitise, authorise, route, set our header lines; raises ExchangeError."""
 
-    exchange_ended: Callable[[Exchange], None]
+    @property
+    def exchange_ended(self) -> Callable[[Exchange], None]:
+        """Give who notes the end of an exchange."""
 
 
 class Exchange:
-    """See the module."""
+    """See the module.
+
+    Units: `started_at` is Unix time in seconds, `duration_s` and `upstream_s` (request sent to response head) are
+    seconds, bytes are those of bodies.
+    """
 
     __slots__ = (
         "_attempt",
-        "_body_idle_s",
-        "_door",
         "_downstream",
         "_held",
         "_idle_from",
@@ -90,46 +100,58 @@ class Exchange:
         "_started",
         "_surroundings",
         "_trailers",
-        "_tried",
         "_tunnel",
         "_upstream_started",
+        "attempts",
+        "bytes_received",
+        "bytes_sent",
+        "decision",
+        "door",
+        "duration_s",
+        "error",
         "extra",
         "head",
-        "record",
+        "phase",
+        "request_id",
         "request_side",
         "response_side",
         "route",
+        "started_at",
+        "status",
         "target",
+        "trace_id",
+        "tried",
+        "upstream_peer",
+        "upstream_s",
     )
 
     def __init__(self, door: Door, downstream: RequestStream) -> None:
-        self._door = door
+        self.door = door
         self._downstream = downstream
         self._surroundings = surroundings = door.surroundings
         self._started = surroundings.monotonic()
-        self.record = record = door.record.__copy__()
-        record.time = surroundings.wall()
+        self.started_at = surroundings.wall()
         self.request_side = UPLOADING
         self.response_side = AWAITED
-        self._attempt: Attempt | None = None
-        self._held: list[bytes] | None = None
-        self._trailers: list[Field] = _NO_TRAILERS
-        self._tunnel = False
-        self._paused_by_upstream = False
-        self._repeated_fresh = False
-        self._tried: list[EndpointState] = []
-        self._upstream_started = 0.0
-        self.extra = b""
+        self.head = _NO_HEAD
         self.route: Route | None = None
         self.target: Target | None = None
-        self.head: RequestHead = _NO_HEAD
+        self.tried: tuple[EndpointState, ...] = ()
+        self._attempt: Attempt | None = None
+        self._held: list[bytes] | None = None
+        self._trailers: list[Field] | None = None
+        self._tunnel = self._paused_by_upstream = self._repeated_fresh = False
+        self._upstream_started = 0.0
+        self.extra = self.request_id = self.trace_id = b""
+        self.attempts = self.status = self.bytes_received = self.bytes_sent = 0
+        self.upstream_s: float | None = None
+        self.upstream_peer: tuple[str, str, str] | None = None
+        self.decision: Decision | None = None
+        self.error: ExchangeError | None = None
+        self.phase = Phase.RELAY
 
     def __repr__(self) -> str:
-        return f"Exchange({self.record.method} {self.record.path}, {self.request_side.name}, {self.response_side.name})"
-
-    def now(self) -> float:
-        """Give the loop's time in seconds."""
-        return self._surroundings.loop_time()
+        return f"Exchange({self.head.method!r}, {self.request_side.name}, {self.response_side.name})"
 
     # ---- from downstream -----------------------------------------------------------------------------------
 
@@ -138,54 +160,35 @@ class Exchange:
         self.head = head
         if end:
             self.request_side = COMPLETE
-        record = self.record
-        record.method = head.method
-        record.path = head.path
-        record.authority = head.authority
-        if head.version == 10:  # noqa: PLR2004
-            record.protocol = "HTTP/1.0"
-        record.phase = Phase.ROUTE
         try:
-            self.route = route = self._door.enter(self, head)
-            if head.content_length != 0:
-                self._check_limits(route, head)
+            self.route = route = self.door.enter(self, head)
             self.target = target = route.only_target or route.target(self._surroundings.chance)
-            record.route = route.name
-            record.service = target.service.name
-            self._rearm()
-            self._next_attempt()
+            if not end:
+                self._check_limits(target.settings, head)
+            self._begin_deadline(target.settings)
+            self._next_attempt(target)
         except ExchangeError as error:
             self._reply(error)
         except Exception as error:  # noqa: BLE001  # a bug of ours is this exchange's end, not the process's
             self._surroundings.crashed(error)
-            if self.response_side is AWAITED:
-                self._reply(InternalError("internal_error", "Ambassador failed; see its log."))
-            else:
-                self._cut(InternalError("internal_error"))
+            self._fail(InternalError("internal_error", "Ambassador failed; see its log."))
 
     def head_refused(self, error: ExchangeError) -> None:
         """The request cannot be understood, at its head or in its body."""
-        if self.response_side is ENDED:
-            return
-        if not self.record.phase:
-            self.record.phase = Phase.HEAD
-        self._stop_upload()
-        if self.response_side is AWAITED:
-            self._reply(error)
-        else:
-            self._cut(error)
+        if self.response_side is not ENDED:
+            self._fail(error)
 
     def body_received(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
         if self.request_side is not UPLOADING:
             return
-        self.record.bytes_received += len(chunk)
+        self.bytes_received += len(chunk)
+        target = self.target
+        if target is not None and target.settings.max_body is not None and not self._tunnel:
+            if self.bytes_received > target.settings.max_body:
+                self._fail(_too_large(target.settings.max_body))
+                return
         if end:
             self.request_side = COMPLETE
-        route = self.route
-        if route is not None and route.settings.max_body is not None:
-            if self.record.bytes_received > route.settings.max_body and not self._tunnel:
-                self._too_large()
-                return
         attempt = self._attempt
         connection = attempt.connection if attempt is not None else None
         if attempt is None or connection is None:
@@ -215,10 +218,11 @@ class Exchange:
         """Downstream is gone: nobody to answer."""
         if self.response_side is ENDED and self.request_side is not UPLOADING:
             return
+        self.phase = self._phase(error)
         self.request_side = STOPPED
         self.response_side = ENDED
         self._end_attempt()
-        self._finish(error, status=self.record.status)
+        self._finish(error)
 
     def read_finished(self) -> None:
         """A burst of the request is over: send on what was corked."""
@@ -233,24 +237,30 @@ class Exchange:
             self._attempt.connection.resume_body()
 
     def deadline_passed(self) -> None:
-        """See which deadline this is: the one of the response head, of silence in a body, or of the whole."""
-        route = self.route
-        if route is None or (self.response_side is ENDED and self.request_side is not UPLOADING):
+        """See whether the deadline of the present state has passed; it may have moved since the timer was set."""
+        target = self.target
+        if target is None or (self.response_side is ENDED and self.request_side is not UPLOADING):
             return
-        now = self.now()
-        due = self._due(route, now)
-        if due > now + 0.001:
+        due = self._due(target.settings)
+        if due > self._surroundings.loop_time() + 0.001:
             self._downstream.set_deadline(due)
             return
-        self._expire(route, now)
+        elapsed_s = None if self._tunnel else self._surroundings.monotonic() - self._started
+        self._fail(
+            expired(
+                target.settings,
+                self.request_side,
+                self.response_side,
+                elapsed_s=elapsed_s,
+                upstream_slow=self._paused_by_upstream,
+            )
+        )
 
-    # ---- from the attempt ----------------------------------------------------------------------------------
+    # ---- from upstream -------------------------------------------------------------------------------------
 
     def upstream_ready(self, connection: ClientConnection) -> None:
         """A connection is there: the head goes out, and what was held of the body."""
-        record = self.record
-        record.phase = Phase.WAIT if self.request_side is COMPLETE else Phase.SEND
-        self._upstream_started = self._surroundings.monotonic()
+        self.upstream_peer = connection.peer_text
         held = self._held
         if held is None:
             connection.send_head(self, self.head, self.extra, self.request_side is COMPLETE)
@@ -276,12 +286,11 @@ class Exchange:
     def tunnel_ready(self, connection: RawConnection) -> None:
         """The far side of a CONNECT or a tcp connection is there: say so, then everything is opaque."""
         self._tunnel = True
-        self._upstream_started = self._surroundings.monotonic()
-        self.record.phase = Phase.RELAY
-        self.record.status = 200
+        self.upstream_peer = connection.peer_text
+        self.status = 200
         self.response_side = STREAMING
         held, self._held = self._held, None
-        self._rearm()
+        self._begin_deadline(self.target.settings)  # type: ignore[union-attr]  # routed
         self._downstream.write_head(ResponseHead(200, b"OK", [], None), b"", False)
         self._downstream.flush()
         if held is not None:
@@ -299,18 +308,16 @@ class Exchange:
         """The final head: from here on a failure can only be shown by a cut."""
         if self.response_side is not AWAITED:
             return
-        status = head.status
-        record = self.record
-        record.status = status
-        record.phase = Phase.RELAY
-        record.upstream_duration_ms = (self._surroundings.monotonic() - self._upstream_started) * 1000
+        self.status = status = head.status
+        self.upstream_s = self._surroundings.monotonic() - self._upstream_started
         if status == _SWITCHING:
             self._switch(head)
             return
-        if head.roles & IDENTITY:
+        roles = head.roles
+        if roles & IDENTITY:
             sanitize_response(head)
-        extra = self._door.response_extra
-        if not head.roles & DATE:
+        extra = self.door.response_extra
+        if not roles & DATE:
             # RFC 9110 §6.6.1: who forwards a response without Date adds the time of its receipt.
             extra += self._surroundings.date.at(self._surroundings.wall())
         if end:
@@ -325,18 +332,19 @@ class Exchange:
     def response_body(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
         if self.response_side is not STREAMING:
             return
-        self.record.bytes_sent += len(chunk)
-        if end:
-            if self._tunnel:
-                self.response_side = ENDED
-                self._downstream.write_body(chunk, True)
-                self._end_tunnel()
-                return
-            self._response_ended()
+        self.bytes_sent += len(chunk)
+        if not end:
+            if not self._downstream.write_body(chunk, False):
+                self._pause_upstream()
+            return
+        if self._tunnel:
+            self.response_side = ENDED
             self._downstream.write_body(chunk, True)
-            self._close_books()
-        elif not self._downstream.write_body(chunk, False):
-            self._pause_upstream()
+            self._end_tunnel()
+            return
+        self._response_ended()
+        self._downstream.write_body(chunk, True)
+        self._close_books()
 
     def response_trailers(self, fields: list[Field]) -> None:
         if self.response_side is STREAMING:
@@ -346,7 +354,7 @@ class Exchange:
 
     def response_burst_over(self) -> None:
         if self.response_side is STREAMING:
-            self._rearm()
+            self._begin_deadline(self.target.settings)  # type: ignore[union-attr]  # routed
             if not self._downstream.flush():
                 self._pause_upstream()
 
@@ -363,72 +371,68 @@ class Exchange:
 
     def attempt_failed(self, error: ExchangeError) -> None:
         """An attempt has ended without a whole response: another one, a local reply, or a cut."""
-        if self.response_side is ENDED and not self._tunnel:
-            return
-        attempt = self._attempt
-        if attempt is None:
+        attempt, target = self._attempt, self.target
+        if attempt is None or target is None or (self.response_side is ENDED and not self._tunnel):
             return
         if self.response_side is not AWAITED:
             self._cut(error)
             return
-        untried = len(self.target.service.endpoints) - len(self._tried)  # type: ignore[union-attr]  # routed
-        verdict = decide(
-            attempt.facts(error, self.head.method, untried=untried, repeated_fresh=self._repeated_fresh)
-        )
-        self._end_attempt()
+        untried = len(target.service.endpoints) - len(self.tried)
+        facts = attempt.facts(error, self.head.method, untried=untried, repeated_fresh=self._repeated_fresh)
+        verdict = decide(facts)
         if verdict is Verdict.GIVE_UP:
             self._reply(error)
-        elif verdict is Verdict.FRESH_CONNECTION:
+            return
+        self._end_attempt()
+        if verdict is Verdict.FRESH_CONNECTION:
             self._repeated_fresh = True
             self._try(attempt.state, fresh=True)
-        else:
-            try:
-                self._next_attempt()
-            except ExchangeError:
-                self._reply(error)
+            return
+        try:
+            self._next_attempt(target)
+        except ExchangeError:
+            self._reply(error)
 
     # ---- steps ---------------------------------------------------------------------------------------------
 
-    def _check_limits(self, route: Route, head: RequestHead) -> None:
+    def _check_limits(self, settings: RouteSettings, head: RequestHead) -> None:
         budget = self._surroundings.budget
         if budget.used > budget.ceiling:
             raise Overloaded("buffers", "Too many bytes wait for slow peers; see limits.buffers.")
-        ceiling = route.settings.max_body
+        ceiling = settings.max_body
         if ceiling is not None and head.content_length is not None and head.content_length > ceiling:
-            raise DownstreamProtocolError("body_too_large", f"The body may have {ceiling} bytes.", status=413)
+            raise _too_large(ceiling)
 
-    def _next_attempt(self) -> None:
+    def _next_attempt(self, target: Target) -> None:
         """Try the next endpoint; raises NoHealthyUpstream when there is none left."""
-        service = self.target.service  # type: ignore[union-attr]  # routed
-        state = service.pick(self._tried)
+        state = target.service.pick(self.tried)
         if state is None:
-            raise NoHealthyUpstream("no_endpoint", f"The service {service.name} has no endpoint that can be tried.")
+            raise NoHealthyUpstream(
+                "no_endpoint", f"The service {target.service.name} has no endpoint that can be tried."
+            )
+        self.tried += (state,)
         self._try(state, fresh=False)
 
     def _try(self, state: EndpointState, *, fresh: bool) -> None:
-        record = self.record
-        record.phase = Phase.CONNECT
-        record.endpoint = state.address_text
-        record.attempts += 1
-        if not fresh:
-            self._tried.append(state)
-        head = self.head
+        self.attempts += 1
+        method = self.head.method
         uploading = self.request_side is UPLOADING
-        if head.method == _CONNECT:
-            self._attempt = attempt = Attempt(self, state, _CONNECT, has_body=False, fresh=True)
-            if self._held is None:
-                self._hold(b"")
-            attempt.dial_tunnel()
-            return
         has_body = uploading or self._held is not None
-        self._attempt = attempt = Attempt(self, state, head.method, has_body=has_body, fresh=fresh)
-        connection = attempt.connection
+        is_tunnel = method == _CONNECT
+        self._attempt = attempt = Attempt(self, state)
+        connection = None if fresh or is_tunnel else attempt.take(method, has_body=has_body)
         if connection is not None:
+            self._upstream_started = self._surroundings.monotonic()
             self.upstream_ready(connection)
             return
+        self._upstream_started = 0.0
         if uploading and self._held is None:
             self._hold(b"")
-        attempt.dial()
+        attempt.dial(tunnel=is_tunnel)
+
+    def connected(self) -> None:
+        """A dial has succeeded: from here on upstream's time counts."""
+        self._upstream_started = self._surroundings.monotonic()
 
     def _hold(self, chunk: bytes) -> None:
         """Keep what came before the connection was there; nothing more is read until then."""
@@ -442,10 +446,8 @@ class Exchange:
     def _request_ended(self) -> None:
         if self._tunnel:
             self._end_tunnel()
-            return
-        if self.response_side is AWAITED:
-            self.record.phase = Phase.WAIT if self._held is None else Phase.CONNECT
-            self._rearm()
+        elif self.response_side is AWAITED and self.target is not None:
+            self._begin_deadline(self.target.settings)
 
     def _switch(self, head: ResponseHead) -> None:
         """101: both directions are opaque from here on (RFC 9110 §7.8)."""
@@ -455,9 +457,9 @@ class Exchange:
         self._tunnel = True
         self.request_side = UPLOADING
         self.response_side = STREAMING
-        self._rearm()
+        self._begin_deadline(self.target.settings)  # type: ignore[union-attr]  # routed
         sanitize_response(head)
-        self._downstream.write_head(head, self._door.response_extra, False)
+        self._downstream.write_head(head, self.door.response_extra, False)
         self._downstream.flush()
 
     def _end_tunnel(self) -> None:
@@ -471,25 +473,18 @@ class Exchange:
             self.request_side = STOPPED
 
     def _close_books(self) -> None:
-        """The response is out: give the connection back and write the record."""
+        """The response is out: give the connection back and note the end."""
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.release()
-        self._finish(None, status=self.record.status)
-
-    def _stop_upload(self) -> None:
-        if self.request_side is UPLOADING:
-            self.request_side = STOPPED
+        self._finish(None)
 
     def _end_attempt(self) -> None:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.abandon()
 
-    def _too_large(self) -> None:
-        ceiling = self.route.settings.max_body if self.route is not None else 0
-        error = DownstreamProtocolError("body_too_large", f"The body may have {ceiling} bytes.", status=413)
-        self.request_side = STOPPED
+    def _fail(self, error: ExchangeError) -> None:
         if self.response_side is AWAITED:
             self._reply(error)
         else:
@@ -497,46 +492,54 @@ class Exchange:
 
     def _reply(self, error: ExchangeError) -> None:
         """Answer ourselves."""
-        self._stop_upload()
-        self.response_side = ENDED
+        self.phase = self._phase(error)
+        self._response_ended()
         self._end_attempt()
-        status = error.status
-        record = self.record
-        if status == 0:
-            self._downstream.reset()
-            self._finish(error, status=0)
-            return
-        record.status = status
-        head, extra, body = local_reply(error, remote=self._door.is_remote)
-        extra += self._surroundings.date.at(self._surroundings.wall())
+        self.status = error.status
         downstream = self._downstream
+        if error.status == 0:
+            downstream.reset()
+            self._finish(error)
+            return
+        head, extra, body = local_reply(error, remote=self.door.is_remote)
+        extra += self._surroundings.date.at(self._surroundings.wall())
         if isinstance(error, DownstreamProtocolError | DownstreamTimeout):
             downstream.close_after_response()
         if body and self.head.method != b"HEAD":
-            record.bytes_sent += len(body)
+            self.bytes_sent += len(body)
             downstream.write_head(head, extra, False)
             downstream.write_body(body, True)
         else:
             downstream.write_head(head, extra, True)
-        self._finish(error, status=status)
+        self._finish(error)
 
     def _cut(self, error: ExchangeError) -> None:
         """The head is out: only truncation can tell the peer."""
-        self._stop_upload()
-        self.response_side = ENDED
+        self.phase = self._phase(error)
+        self._response_ended()
         self._end_attempt()
         self._downstream.reset()
-        self._finish(error, status=self.record.status)
+        self._finish(error)
 
-    def _finish(self, error: ExchangeError | None, *, status: int) -> None:
-        """Write the record, once: every path here has set the response side to ENDED before."""
-        record = self.record
-        record.status = status
-        if error is not None:
-            record.flags = error.flag.value
-            record.detail = error.detail
-        record.duration_ms = (self._surroundings.monotonic() - self._started) * 1000
-        self._door.exchange_ended(self)
+    def _finish(self, error: ExchangeError | None) -> None:
+        """Note the end, once: every path here has set the response side to ENDED before."""
+        self.error = error
+        self.duration_s = self._surroundings.monotonic() - self._started
+        self.door.exchange_ended(self)
+
+    def _phase(self, error: ExchangeError) -> Phase:
+        """Say where a failure happened, from the state before it."""
+        if self.response_side is not AWAITED:
+            return Phase.RELAY
+        if isinstance(error, AccessDenied):
+            return Phase.ADMIT
+        if self.target is None:
+            return Phase.HEAD if self.head is _NO_HEAD else Phase.ROUTE
+        if isinstance(error, ConnectFailed | NoHealthyUpstream) and not isinstance(error, PeerRefusedUs):
+            return Phase.CONNECT
+        if not self._upstream_started:
+            return Phase.CONNECT
+        return Phase.WAIT if self.request_side is COMPLETE else Phase.SEND
 
     # ---- back-pressure -------------------------------------------------------------------------------------
 
@@ -551,41 +554,27 @@ class Exchange:
 
     # ---- deadlines -----------------------------------------------------------------------------------------
 
-    def _rearm(self) -> None:
+    def _begin_deadline(self, settings: RouteSettings) -> None:
         """Begin the deadline of the present state anew."""
-        route = self.route
-        if route is not None:
-            self._idle_from = now = self._surroundings.loop_time()
-            due = self._due(route, now)
-            if due != NEVER:
-                self._downstream.set_deadline(due)
+        self._idle_from = now = self._surroundings.loop_time()
+        if self.request_side is COMPLETE and self.response_side is AWAITED and settings.total_timeout_s is None:
+            # --- `due_at`, as nearly every request asks for it
+            if settings.timeout_s is not None:
+                self._downstream.set_deadline(now + settings.timeout_s)
+            return
+            # ---
+        due = self._due(settings)
+        if due != NEVER:
+            self._downstream.set_deadline(due)
 
-    def _due(self, route: Route, now: float) -> float:
-        """Give the moment at which something is due in the present state. Units: seconds of the loop's clock."""
-        settings = route.settings
-        if self.response_side is AWAITED and self.request_side is COMPLETE:
-            span = settings.timeout_s
-        else:
-            span = settings.body_idle_timeout_s
-        due = NEVER if span is None else self._idle_from + span
+    def _due(self, settings: RouteSettings) -> float:
+        total_from = None
         if settings.total_timeout_s is not None and not self._tunnel:
-            elapsed = self._surroundings.monotonic() - self._started
-            due = min(due, now + settings.total_timeout_s - elapsed)
-        return due
+            total_from = self._surroundings.loop_time() - (self._surroundings.monotonic() - self._started)
+        return due_at(
+            settings, self.request_side, self.response_side, idle_from=self._idle_from, total_from=total_from
+        )
 
-    def _expire(self, route: Route, now: float) -> None:
-        total = route.settings.total_timeout_s
-        elapsed = self._surroundings.monotonic() - self._started
-        error: ExchangeError
-        if total is not None and elapsed >= total - 0.002 and not self._tunnel:
-            error = UpstreamTimeout("total_timeout", f"The exchange was not over within {total:g} s.")
-        elif self.response_side is AWAITED and self.request_side is COMPLETE:
-            error = UpstreamTimeout("response_timeout", f"No response within {route.settings.timeout_s:g} s.")
-        elif self.request_side is UPLOADING and self.response_side is AWAITED and not self._paused_by_upstream:
-            error = DownstreamTimeout("body_idle", "The request's body stopped coming.")
-        else:
-            error = UpstreamTimeout("body_idle", "No byte in either direction for too long.")
-        if self.response_side is AWAITED:
-            self._reply(error)
-        else:
-            self._cut(error)
+
+def _too_large(ceiling: int) -> DownstreamProtocolError:
+    return DownstreamProtocolError("body_too_large", f"The body may have {ceiling} bytes.", status=413)

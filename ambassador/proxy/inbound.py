@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ambassador.core.errors import AccessDenied, DownstreamProtocolError, LoopDetected, NoRoute, Phase
-from ambassador.core.model import VIA
+from ambassador.core.errors import AccessDenied, DownstreamProtocolError, LoopDetected, NoRoute
+from ambassador.core.model import IDENTITY, OVERRIDE, VIA
 from ambassador.core.record import ExchangeRecord
 from ambassador.http.http1.server import ServerConnection
 from ambassador.http.raw import RawDownstream
@@ -26,7 +26,7 @@ from ambassador.policy.forwarding import (
 from ambassador.policy.headers import sanitize
 from ambassador.policy.paths import is_normal_path
 from ambassador.policy.trace_context import stamp
-from ambassador.proxy.doors import Doors, keep_upgrade, normal_authority, rewrite, tunnel_head
+from ambassador.proxy.doors import Doors, count_hop, keep_upgrade, normal_authority, rewrite, tunnel_head
 from ambassador.proxy.exchange import Exchange
 from ambassador.proxy.snapshot import Route, RouteCompiler
 from ambassador.wire import xfcc
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from ambassador.proxy.doors import Commons
     from ambassador.telemetry.metrics import Tally
 
+_SUSPECT: Final = IDENTITY | OVERRIDE
 _CONNECT: Final = b"CONNECT"
+_USUAL: Final = 4  # no longer are GET, HEAD, POST and PUT
 
 
 class InboundDoors(Doors):
@@ -117,6 +119,7 @@ class _InboundDoor:
 
     __slots__ = (
         "_accepted",
+        "_always",
         "_authority",
         "_authorization",
         "_doors",
@@ -140,7 +143,7 @@ class _InboundDoor:
         self._authority = b""
         self._host = b""
         self.surroundings = doors.commons.surroundings
-        self.exchange_ended = doors.exchange_ended
+        self.exchange_ended = doors.commons.ledger.exchange_ended
         self.new_exchange = partial(Exchange, self)  # a frame less per request than a method
         self.is_remote = True
         self.response_extra = b""
@@ -155,11 +158,12 @@ class _InboundDoor:
             tls_group=session.group,
         )
         # What every request of this peer gets, whatever it asks for, is in the record and counter from the start.
-        self._waved_through: Tally | None = None
+        self._always: Decision | None = None
         constant = self._authorization.constant
-        if constant is not None and constant.allowed:
-            self.record.rule, self.record.reason = constant.rule, constant.reason
+        if constant is not None and constant.allowed and not doors.needs_normal_paths:
+            self._always = constant
             self._waved_through = doors.count(constant)
+            self.record.rule, self.record.reason = constant.rule, constant.reason
         host = accepted.peer_address.rpartition(":")[0].strip("[]")
         self._lines = ForwardingLines(
             doors.forwarding,
@@ -174,13 +178,19 @@ class _InboundDoor:
     def enter(self, exchange: Exchange, head: RequestHead) -> Route:
         """Walk the steps of this direction; the first that refuses raises."""
         doors = self._doors
-        dropped = sanitize(head, drop_overrides=doors.drops_overrides)
+        dropped = sanitize(head, drop_overrides=doors.drops_overrides) if head.roles & _SUSPECT else ()
         if head.authority is not self._authority:  # the line cache gives the same object for the same Host
             self._host = normal_authority(head)
             self._authority = head.authority
-        decision = self._decide(exchange, head)
+        decision = self._always
+        if decision is not None:
+            self._waved_through.value += 1
+        else:
+            decision = self._decide(exchange, head)
         if doors.config.protocol == "tcp":
             return doors.route
+        if len(head.method) > _USUAL:
+            count_hop(head)
         if head.method == _CONNECT:
             # A gateway is no proxy for its peers (RFC 9110 §9.3.6; F4).
             raise DownstreamProtocolError("connect_refused", status=501)
@@ -194,8 +204,7 @@ class _InboundDoor:
             rewrite(route, head)
         if head.upgrade:
             keep_upgrade(head, route.upgrades)
-        record = exchange.record
-        record.request_id, record.trace_id, lines = stamp(head, self.surroundings.random_bits)
+        exchange.request_id, exchange.trace_id, lines = stamp(head, self.surroundings.random_bits)
         forwarded = self._lines.render(received_authority, dropped, may_forward=decision.may_forward)
         exchange.extra = forwarded + lines + doors.via[head.version]
         return route
@@ -208,23 +217,16 @@ class _InboundDoor:
             path = head.path
             if path.startswith(b"/") and not is_normal_path(path):
                 raise DownstreamProtocolError("path_not_normal")
-        if self._waved_through is not None and constant is not None:
-            self._waved_through.value += 1
-            return constant
         decision = constant or self._authorization.decide(head.method, head.path)
         tally = self._tallies.get(decision)
         if tally is None:
             tally = self._tallies[decision] = doors.count(decision)
         tally.value += 1
-        record = exchange.record
-        record.rule = decision.rule
-        record.reason = decision.reason
+        exchange.decision = decision
         if not decision.allowed:
-            record.phase = Phase.ADMIT
             if not doors.config.audit:
                 raise AccessDenied(decision.reason)
             doors.commons.log.warning(
-                "authorization_would_deny", listener=doors.name, peer=record.peer, rule=decision.rule, reason=decision.reason
+                "authorization_would_deny", listener=doors.name, peer=self.record.peer, rule=decision.rule, reason=decision.reason
             )
-            record.phase = Phase.ROUTE
         return decision

@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ambassador.core.errors import AccessDenied, LoopDetected, NoRoute
-from ambassador.core.model import BROWSER, VIA
+from ambassador.core.errors import AccessDenied, DownstreamProtocolError, LoopDetected, NoRoute
+from ambassador.core.model import BROWSER, IDENTITY, OVERRIDE, VIA
 from ambassador.core.record import ExchangeRecord
 from ambassador.http.http1.server import ServerConnection
 from ambassador.http.raw import RawDownstream
@@ -21,8 +21,7 @@ from ambassador.policy.hosts import can_be_rebound, split_authority
 from ambassador.policy.paths import is_normal_path
 from ambassador.policy.routing import suggest
 from ambassador.policy.trace_context import stamp
-from ambassador.core.errors import DownstreamProtocolError
-from ambassador.proxy.doors import Doors, keep_upgrade, normal_authority, rewrite, tunnel_head
+from ambassador.proxy.doors import Doors, count_hop, keep_upgrade, normal_authority, rewrite, tunnel_head
 from ambassador.proxy.exchange import Exchange
 from ambassador.proxy.snapshot import Route, RouteCompiler
 
@@ -32,7 +31,9 @@ if TYPE_CHECKING:
     from ambassador.net.listener import Accepted
     from ambassador.proxy.doors import Commons
 
+_SUSPECT: Final = IDENTITY | OVERRIDE
 _CONNECT: Final = b"CONNECT"
+_USUAL: Final = 4  # no longer are GET, HEAD, POST and PUT
 
 
 class OutboundDoors(Doors):
@@ -89,7 +90,7 @@ class _OutboundDoor:
         self._authority = b""
         self._host = b""
         self.surroundings = doors.commons.surroundings
-        self.exchange_ended = doors.exchange_ended
+        self.exchange_ended = doors.commons.ledger.exchange_ended
         self.new_exchange = partial(Exchange, self)  # a frame less per request than a method
         self.is_remote = False
         # RFC 9110 §7.6.3: towards the app we are a proxy, and a proxy names itself in every message it forwards.
@@ -109,7 +110,8 @@ class _OutboundDoor:
         doors = self._doors
         if doors.config.protocol == "tcp":
             return doors.fixed  # type: ignore[return-value]  # the configuration demands `service` with tcp
-        sanitize(head, drop_overrides=doors.drops_overrides)
+        if head.roles & _SUSPECT:
+            sanitize(head, drop_overrides=doors.drops_overrides)
         if head.roles & BROWSER and not doors.config.browsers_allowed and is_foreign_page(head):
             raise AccessDenied("foreign_origin", "Web pages may not call services through this port.")
         if head.authority is not self._authority:  # the line cache gives the same object for the same Host
@@ -118,14 +120,15 @@ class _OutboundDoor:
         if head.roles & VIA and names_us(head.marked, doors.pseudonym):
             raise LoopDetected("loop_detected", "This request has passed through this listener before.")
         route = self._route(self._host, head)
+        if len(head.method) > _USUAL:
+            count_hop(head)
         if head.method == _CONNECT:
             self._check_port(route, head)
         elif route.rewrites:
             rewrite(route, head)
         if head.upgrade:
             keep_upgrade(head, route.upgrades)
-        record = exchange.record
-        record.request_id, record.trace_id, lines = stamp(head, self.surroundings.random_bits)
+        exchange.request_id, exchange.trace_id, lines = stamp(head, self.surroundings.random_bits)
         exchange.extra = lines + doors.via[head.version]
         return route
 

@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 class Target:
     """A service as one route leads to it, with the counters of both."""
 
-    __slots__ = ("service", "stats")
+    __slots__ = ("service", "settings", "stats")
 
-    def __init__(self, service: Service, stats: RequestStats) -> None:
+    def __init__(self, service: Service, settings: RouteSettings, stats: RequestStats) -> None:
         self.service = service
+        self.settings = settings
         self.stats = stats
 
 
 class Route:
     """One route, ready to be walked."""
 
-    __slots__ = ("_split", "matched_prefix", "name", "only_target", "rewrite_host", "rewrite_prefix", "rewrites", "settings", "targets", "upgrades")
+    __slots__ = ("_split", "matched_prefix", "name", "only_target", "rewrite_host", "rewrite_prefix", "rewrites", "targets", "upgrades")
 
     def __init__(
         self,
@@ -44,7 +45,6 @@ class Route:
         rewrite_host: bytes | None = None,
     ) -> None:
         self.name = name
-        self.settings = settings
         self.targets = tuple(target for target, _ in targets)
         self.only_target = targets[0][0] if len(targets) == 1 else None
         self._split = Split(targets)
@@ -83,20 +83,23 @@ class RouteCompiler:
 
     def single(self, service: str, settings: RouteSettings) -> Route:
         """Give the route that leads everything to one service; it has the service's name."""
-        return Route(service, [(self._target(service, service), 1)], settings)
+        return Route(service, [(self._target(service, service, settings), 1)], settings)
 
     def _route(self, route: RouteConfig) -> Route:
         rewrite = route.rewrite
         matched = route.match.prefix or route.match.path or "/"
         return Route(
             route.name,
-            [(self._target(route.name, service), weight) for service, weight in route.targets],
+            [
+                (self._target(route.name, service, route.service_settings.get(service, route.settings)), weight)
+                for service, weight in route.targets
+            ],
             route.settings,
             matched_prefix=matched.encode(),
             rewrite_prefix=rewrite.prefix.encode() if rewrite is not None and rewrite.prefix is not None else None,
             rewrite_host=rewrite.host.encode() if rewrite is not None and rewrite.host is not None else None,
         )
 
-    def _target(self, route: str, service: str) -> Target:
+    def _target(self, route: str, service: str, settings: RouteSettings) -> Target:
         stats = self._metrics.requests(self._direction, self._listener, route=route, service=service)
-        return Target(self._directory[service], stats)
+        return Target(self._directory[service], settings, stats)

@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ambassador.core.clock import Clock
-    from ambassador.core.record import ExchangeRecord
     from ambassador.net.transport import Budget
 
 
 class Surroundings:
     """Clocks, chance and sinks of the process, bound once so that the hot path looks nothing up."""
 
-    __slots__ = ("chance", "budget", "crashed", "date", "log", "loop", "loop_time", "monotonic", "random_bits", "wall")
+    __slots__ = ("chance", "budget", "crashed", "date", "loop", "loop_time", "monotonic", "random_bits", "wall")
 
     def __init__(
         self,
@@ -30,7 +29,6 @@ class Surroundings:
         *,
         clock: Clock,
         chance: random.Random,
-        log: Callable[[ExchangeRecord], None],
         crashed: Callable[[BaseException], None],
         budget: Budget,
     ) -> None:
@@ -42,5 +40,4 @@ class Surroundings:
         self.chance = chance.random
         self.random_bits = chance.getrandbits
         self.date = DateLine()
-        self.log = log
         self.crashed = crashed

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from ambassador.core.record import Raw
 from ambassador.telemetry.logging import get_logger
 from ambassador.telemetry.text import MAX_FIELD_BYTES, clean, rfc3339
 from ambassador.telemetry.writer import MAX_WAITING_BYTES, ThreadedWriter
@@ -130,7 +129,13 @@ class AccessLog:
             return
         self._batch = []
         for record in batch:
-            self._spell(record)
+            # Three cheap looks a record; the rest only for the few that need it.
+            if (
+                "?" in record.path
+                or len(record.path) > MAX_FIELD_BYTES
+                or len(record.authority) > MAX_FIELD_BYTES
+            ):
+                self._shorten(record)
         lines, lost = self._encode(batch)
         self._lost += lost
         self._notice()  # before the next piece, whose success would hide the failure of the last one
@@ -162,34 +167,12 @@ class AccessLog:
         else:
             _log.info("access_log_recovered", dropped=self.dropped)
 
-    def _spell(self, record: ExchangeRecord) -> None:
-        """Turn what the exchange left raw into text.
-
-        Whether it is harmless is looked at once for the whole batch, see `_encode_json`; here only the length counts.
-        """
+    def _shorten(self, record: ExchangeRecord) -> None:
         path = record.path
-        if type(path) is bytes:  # then all of them are: they come from an exchange
-            record.time = rfc3339(record.time)
-            path = path.decode("latin-1")
-            record.method = record.method.decode("latin-1")
-            record.authority = record.authority.decode("latin-1")
-            record.request_id = record.request_id.decode("latin-1")
-            record.trace_id = record.trace_id.decode("latin-1")
-            record.user_agent = clean(record.user_agent)
-        else:
-            for name in _RAW:
-                setattr(record, name, clean(getattr(record, name)))
-        if "?" in path and not self._query:
+        if not self._query:
             path = path.partition("?")[0]
-        record.path = path
-        if len(path) + len(record.authority) > MAX_FIELD_BYTES:
-            record.path, record.authority = clean(path), clean(record.authority)
-        record.duration_ms = round(record.duration_ms, 3)
-        if record.upstream_duration_ms is not None:
-            record.upstream_duration_ms = round(record.upstream_duration_ms, 3)
-
-
-_RAW: Final = ("method", "authority", "request_id", "trace_id", "user_agent")
+        record.path = clean(path)
+        record.authority = clean(record.authority)
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------
@@ -263,7 +246,7 @@ def envoy_line(record: ExchangeRecord) -> str:
     )
 
 
-def _quotable(text: Raw) -> str:
+def _quotable(text: str) -> str:
     """Give the text as it may stand between quotes: Envoy escapes nothing there, which is how its lines are forged."""
     text = clean(text)
     if "\\" in text or '"' in text:

@@ -188,8 +188,10 @@ class Pool:
     def abort(self) -> None:
         """Cut what is left, at the end of the process."""
         self.close()
-        for connection in [*self.busy, *self.tunnels]:
+        for connection in list(self.busy):
             connection.abort()
+        for tunnel in list(self.tunnels):
+            tunnel.abort()
 
     def retire(self) -> None:
         """Close idle connections and take no busy one back: they carry an identity that has been replaced."""
@@ -256,8 +258,7 @@ class Pool:
             cache=environment.cache,
             limits=environment.limits,
             refusal=None if tls is None else tls.refusal,
-            peer=dialled.peer,
-            session=dialled.session,
+            peer_text=dialled.peer_text,
         )
         if tls is not None and self._tls is not None and self._tls() is not tls:
             connection.born_at = -NEVER  # the credentials were replaced while it was dialled: one exchange, no more
@@ -280,8 +281,7 @@ class Pool:
             return
         connection = RawConnection(
             self._transport(dialled),
-            dialled.peer,
-            dialled.session,
+            dialled.peer_text,
             refusal=None if tls is None else tls.refusal,
             closed=self._tunnel_closed,
         )

@@ -16,9 +16,7 @@ from tests.support.programs import require_program
 
 
 @pytest.fixture(scope="module")
-def sidecar(
-    authority: Authority, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Ambassador]:
+def sidecar(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ambassador]:
     folder = tmp_path_factory.mktemp("admin")
     web, shop = Pod("web", authority, folder), Pod("shop", authority, folder)
     with App() as app:
@@ -43,7 +41,9 @@ def sidecar(
             yield running
 
 
-def _ask(sidecar: Ambassador, method: str, path: str, *lines: str) -> tuple[int, dict[bytes, bytes], bytes]:
+def _ask(
+    sidecar: Ambassador, method: str, path: str, *lines: str
+) -> tuple[int, dict[bytes, bytes], bytes]:
     host = f"{sidecar.admin[0]}:{sidecar.admin[1]}"
     whole = request(path, "Connection: close", *lines, method=method, host=host)
     return parse_response(send_raw(sidecar.admin, whole))
@@ -66,7 +66,12 @@ def test_the_metrics_pass_promtool(sidecar: Ambassador) -> None:
     status, text = sidecar.get("/metrics")
 
     checked = subprocess.run(
-        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=30, check=False
+        [promtool, "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
     assert status == 200
@@ -86,7 +91,9 @@ def test_labels_come_from_the_configuration(sidecar: Ambassador) -> None:
     assert "evil" not in after
     assert "spiffe://" not in after
     series = [line.partition(" ")[0] for line in before.splitlines() if not line.startswith("#")]
-    assert series == [line.partition(" ")[0] for line in after.splitlines() if not line.startswith("#")]
+    assert series == [
+        line.partition(" ")[0] for line in after.splitlines() if not line.startswith("#")
+    ]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
@@ -100,7 +107,17 @@ def test_other_methods_change_nothing(sidecar: Ambassador, method: str, path: st
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/drain", "/quitquitquit", "/config_dump", "/logging", "/healthcheck/fail", "//live", "/live/"]
+    "path",
+    [
+        "/",
+        "/drain",
+        "/quitquitquit",
+        "/config_dump",
+        "/logging",
+        "/healthcheck/fail",
+        "//live",
+        "/live/",
+    ],
 )
 def test_there_is_nothing_else(sidecar: Ambassador, path: str) -> None:
     for method in ("GET", "POST"):
@@ -126,7 +143,9 @@ def test_web_pages_learn_nothing(sidecar: Ambassador, lines: tuple[str, ...]) ->
     assert b"access-control-allow-origin" not in fields
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:9901", "localhost.evil.example", "a b"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9901", "localhost.evil.example", "a b"]
+)
 def test_a_rebound_name_learns_nothing(sidecar: Ambassador, host: str) -> None:
     """Threat H7: DNS rebinding."""
     answer = send_raw(sidecar.admin, request("/metrics", "Connection: close", host=host))

@@ -69,7 +69,9 @@ def test_the_wildcard_of_ipv6_takes_ipv4_too(
         for host in ("127.0.0.1", "::1"):
             exchange((host, shop.port), GOOD, context)
 
-        sources = {record["peer_address"].rpartition(":")[0] for record in sidecar.wait_for_records(2)}
+        sources = {
+            record["peer_address"].rpartition(":")[0] for record in sidecar.wait_for_records(2)
+        }
         assert sources == {"127.0.0.1", "[::1]"}
 
 

@@ -172,7 +172,9 @@ def test_rotation_under_load_fails_no_request(
             sidecar.reload()
             sidecar.wait_for_event("credentials_reloaded", generation=generation)
             already = len(served)
-            eventually(lambda already=already: len(served) > already + 20 or failures, "load goes on")
+            eventually(
+                lambda already=already: len(served) > already + 20 or failures, "load goes on"
+            )
         stop.set()
         for thread in threads:
             thread.join(10)

@@ -46,9 +46,7 @@ def test_an_address_that_is_not_ours_is_said(
     authority: Authority, app: App, tmp_path: Path
 ) -> None:
     pod = Pod("web", authority, tmp_path)
-    config = pod.config(
-        inbound={**pod.inbound(app.port), "listen": f"192.0.2.1:{reserve_port()}"}
-    )
+    config = pod.config(inbound={**pod.inbound(app.port), "listen": f"192.0.2.1:{reserve_port()}"})
 
     code, output = _refused(config, tmp_path)
 
@@ -151,9 +149,7 @@ def test_a_variable_with_a_wrong_value_is_said(app: App, tmp_path: Path, name: s
         f"services: {{app: {{endpoints: ['127.0.0.1:{app.port}'], plaintext: loopback}}}}\n"
     )
 
-    code, output = run_command(
-        "run", "-c", "a.yaml", cwd=tmp_path, environment={name: "loud"}
-    )
+    code, output = run_command("run", "-c", "a.yaml", cwd=tmp_path, environment={name: "loud"})
 
     assert code == 3
     assert name in output

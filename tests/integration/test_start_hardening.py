@@ -217,7 +217,9 @@ def test_a_terminal_gets_words(authority: Authority, app: App, tmp_path: Path) -
     lines = text.decode().replace("\r\n", "\n").splitlines()
     assert re.fullmatch(rf"ambassador \S+, pid {process.pid}, uvloop, OpenSSL \d\S+", lines[0])
     assert lines[1] == f"identity  {web.spiffe}, 29 days left, TLSv1.2+, X25519MLKEM768"
-    assert lines[2] == f"inbound   127.0.0.1:{web.port} mTLS -> app 127.0.0.1:{app.port}, 1 allow rule"
+    assert (
+        lines[2] == f"inbound   127.0.0.1:{web.port} mTLS -> app 127.0.0.1:{app.port}, 1 allow rule"
+    )
     assert lines[3] == f"outbound  127.0.0.1:{out} -> payments (1 endpoint)"
     assert re.fullmatch(rf"admin     127\.0\.0\.1:{admin}, ready after \d+\.\d\d s", lines[4])
 
@@ -245,7 +247,18 @@ def test_development_mode_has_nothing_to_say(
     path = tmp_path / "a.yaml"
     path.write_text(yaml.safe_dump(config))
     process = subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-m", "ambassador", "run", "-c", str(path)],
+        [
+            sys.executable,
+            "-X",
+            "dev",
+            "-W",
+            "error::ResourceWarning",
+            "-m",
+            "ambassador",
+            "run",
+            "-c",
+            str(path),
+        ],
         cwd=tmp_path,
         env={**os.environ, "AMBASSADOR_LOOP": loop, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.DEVNULL,
@@ -255,7 +268,11 @@ def test_development_mode_has_nothing_to_say(
     inbound = ("127.0.0.1", shop.port)
     exchange(inbound, GOOD, client_context(authority, web.identity))
     exchange(("127.0.0.1", out), request("/", host="dead"))
-    held = [connect(inbound, client_context(authority, web.identity)), connect(inbound), connect(("127.0.0.1", out))]
+    held = [
+        connect(inbound, client_context(authority, web.identity)),
+        connect(inbound),
+        connect(("127.0.0.1", out)),
+    ]
     held[2].send(b"POST / HTTP/1.1\r\nHost: plain\r\nContent-Length: 100\r\n\r\nhalf")
     refused = connect(inbound)  # in its grace when the process ends
     refused.send(b"GET / HTTP/1.1\r\n\r\n")

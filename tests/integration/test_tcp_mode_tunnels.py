@@ -152,7 +152,10 @@ def test_no_client_certificate_is_refused_in_the_handshake(
     authority: Authority, tmp_path: Path
 ) -> None:
     with _inbound(authority, _echo, tmp_path) as (sidecar, _, app):
-        with pytest.raises(ssl.SSLError), connect(sidecar.inbound, client_context(authority)) as peer:
+        with (
+            pytest.raises(ssl.SSLError),
+            connect(sidecar.inbound, client_context(authority)) as peer,
+        ):
             peer.read_to_end()
 
         sidecar.wait_for_event("handshake_refused", reason="no_certificate")
@@ -311,7 +314,11 @@ def test_the_peer_of_a_tunnel_is_checked_before_the_first_byte(
         service = {"endpoints": [f"127.0.0.1:{server.port}"], "peer": {"spiffe": web.spiffe}}
         config = web.config(
             services={"shop": service},
-            outbound={"listen": f"127.0.0.1:{reserve_port()}", "protocol": "tcp", "service": "shop"},
+            outbound={
+                "listen": f"127.0.0.1:{reserve_port()}",
+                "protocol": "tcp",
+                "service": "shop",
+            },
         )
         with running_ambassador(config, tmp_path) as sidecar:
             with connect(sidecar.outbound) as client:
@@ -336,7 +343,11 @@ def test_a_tls_1_3_peer_that_refuses_us_is_named(authority: Authority, tmp_path:
         }
         config = web.config(
             services={"shop": service},
-            outbound={"listen": f"127.0.0.1:{reserve_port()}", "protocol": "tcp", "service": "shop"},
+            outbound={
+                "listen": f"127.0.0.1:{reserve_port()}",
+                "protocol": "tcp",
+                "service": "shop",
+            },
         )
         with running_ambassador(config, tmp_path) as sidecar:
             with connect(sidecar.outbound) as client:

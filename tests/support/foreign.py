@@ -14,6 +14,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,9 +45,7 @@ class Program:
     def wait_until_ready(self) -> None:
         """Wait until every port takes a connection; AssertionError with what it printed when it ends before."""
         for port in self._ports:
-            eventually(
-                lambda port=port: self._takes(port), f"port {port}", patience_s=READY_WITHIN_S
-            )  # type: ignore[misc]
+            eventually(partial(self._takes, port), f"port {port}", patience_s=READY_WITHIN_S)
 
     def stop(self) -> None:
         """Send SIGTERM and wait; without success kill."""
@@ -322,29 +321,27 @@ def chunked(*pieces: bytes, trailers: bytes = b"", lines: bytes = b"") -> bytes:
 
 
 def _answer(request: Any) -> bytes:
-    match request.target.partition(b"?")[0]:
-        case b"/echo":
-            return response(request.body)
-        case b"/digest":
-            return response(digest(request.body))
-        case b"/chunked":
-            return chunked(b"one,", b"two,", b"three")
-        case b"/large":
-            return response(LARGE)
-        case b"/large-chunked":
-            pieces = (LARGE[at : at + 70_001] for at in range(0, len(LARGE), 70_001))
-            return chunked(*pieces)
-        case b"/trailers":
-            return chunked(b"body", trailers=b"X-Sum: 7\r\n", lines=b"Trailer: X-Sum\r\n")
-        case b"/204":
-            return b"HTTP/1.1 204 No Content\r\n\r\n"
-        case b"/304":
-            return b'HTTP/1.1 304 Not Modified\r\nETag: "1"\r\n\r\n'
-        case b"/until-eof":
-            return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nto the end"
+    target = request.target.partition(b"?")[0]
+    if target == b"/echo":
+        return response(request.body)
+    if target == b"/digest":
+        return response(digest(request.body))
+    if target in _FIXED:
+        return _FIXED[target]
     if request.method == b"HEAD":
         return b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     return response(b"hello")
+
+
+_FIXED = {
+    b"/chunked": chunked(b"one,", b"two,", b"three"),
+    b"/large": response(LARGE),
+    b"/large-chunked": chunked(*(LARGE[at : at + 70_001] for at in range(0, len(LARGE), 70_001))),
+    b"/trailers": chunked(b"body", trailers=b"X-Sum: 7\r\n", lines=b"Trailer: X-Sum\r\n"),
+    b"/204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"/304": b'HTTP/1.1 304 Not Modified\r\nETag: "1"\r\n\r\n',
+    b"/until-eof": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nto the end",
+}
 
 
 def _read_body(connection: PeerConnection, head: bytes) -> bytes:

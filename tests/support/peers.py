@@ -34,6 +34,7 @@ class TlsSocket:
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, **arguments: Any) -> None:
         self.sock = sock
+        self._lock = threading.Lock()  # one thread may send while another receives
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._incoming, self._outgoing, **arguments)
         self._call(self.tls.do_handshake)
@@ -59,7 +60,8 @@ class TlsSocket:
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         while True:
             try:
-                result = function(*arguments)
+                with self._lock:
+                    result = function(*arguments)
             except ssl.SSLWantReadError:
                 self._exchange_records()
             except ssl.SSLEOFError:
@@ -69,16 +71,23 @@ class TlsSocket:
                     self.sock.sendall(self._outgoing.read())  # the alert that tells the peer
                 raise
             else:
-                self.sock.sendall(self._outgoing.read())
+                self._flush()
                 return result
 
     def _exchange_records(self) -> None:
-        self.sock.sendall(self._outgoing.read())
+        self._flush()
         data = self.sock.recv(65536)
+        with self._lock:
+            if data:
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+    def _flush(self) -> None:
+        with self._lock:
+            data = self._outgoing.read()
         if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
+            self.sock.sendall(data)
 
 
 class PeerConnection:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from ambassador.core.model import PeerIdentity, RequestHead, TlsSession
+    from ambassador.core.model import Field, RequestHead
     from ambassador.http.stream import ResponseEvents
     from ambassador.net.transport import Transport
 
@@ -69,9 +69,8 @@ class ClientConnection(Http1Connection):
         "_upgrade",
         "born_at",
         "idle_since",
-        "peer",
+        "peer_text",
         "requests",
-        "session",
     )
 
     def __init__(
@@ -83,8 +82,7 @@ class ClientConnection(Http1Connection):
         cache: LineCache,
         limits: HeadLimits,
         refusal: Callable[[SSL.Connection, BaseException], Exception] | None,
-        peer: PeerIdentity | None,
-        session: TlsSession | None,
+        peer_text: tuple[str, str, str] | None,
     ) -> None:
         super().__init__(loop, transport, cache=cache, limits=limits)
         self._events: ResponseEvents | None = None
@@ -96,8 +94,7 @@ class ClientConnection(Http1Connection):
         self._keep_alive = True
         self._request_done = True
         self._interims = 0
-        self.peer = peer
-        self.session = session
+        self.peer_text = peer_text  # principal, TLS version, group: for the log
         self.requests = 0  # exchanges begun: 0 is a fresh connection
         self.born_at = self.idle_since = loop.time()
 
@@ -227,7 +224,8 @@ class ClientConnection(Http1Connection):
                 return UpstreamProtocolError("response_head_truncated", "The response ended inside its head.")
             detail = "response_truncated" if in_body else "closed_before_response"
             return UpstreamClosed(detail, "The connection was closed before the whole response had come.")
-        if isinstance(error, SSL.Error) and self._refusal is not None and self._transport.tls is not None:
+        spoken = isinstance(error, SSL.Error) and not isinstance(error, SSL.SysCallError)  # not just a TCP reset
+        if spoken and self._refusal is not None and self._transport.tls is not None:
             refusal = self._refusal(self._transport.tls, error)
             reason = getattr(refusal, "reason", "tls_failed")
             if reason == "peer_refused_us":
@@ -265,6 +263,7 @@ class ClientConnection(Http1Connection):
         if events is None:
             return
         if head.status < _FINAL and framing != TUNNEL:
+            self._transport.greedy = True
             events.response_interim(head)
             if rest and self._phase == HEAD:
                 self._read_head(rest)
@@ -282,6 +281,7 @@ class ClientConnection(Http1Connection):
                 self._events.response_body(rest, True)
             return
         self._phase = BODY
+        self._transport.greedy = True
         self._expect_body(framing, head.content_length)
         if framing == TUNNEL:
             self._framing_out = TUNNEL
@@ -294,6 +294,7 @@ class ClientConnection(Http1Connection):
         if len(self._buffer) > self._limits.max_head:
             raise HeadError(502, "response_head_too_large", "The response's head is too large.")
         self._scan = max(0, len(self._buffer) - 3)
+        self._transport.greedy = True
 
     def _check_interim(self, status: int, upgrade: bytes, framing: int) -> None:
         if framing == TUNNEL and status == _SWITCHING:

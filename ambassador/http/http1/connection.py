@@ -67,6 +67,7 @@ class Http1Connection:
             left = self._left - len(data)
             if left > 0:
                 self._left = left
+                self._transport.greedy = True
                 self._body_received(data, False)
                 return
             self._left = 0
@@ -74,7 +75,10 @@ class Http1Connection:
             self._body_received(data[:left] if left else data, True)
         elif framing == CHUNKED:
             self._read_chunks(data)
+        elif self._buffer:
+            self._buffer += data  # of a tunnel: what stood behind the head is still to be handed on
         else:  # UNTIL_EOF or TUNNEL: opaque
+            self._transport.greedy = True
             self._body_received(data, False)
 
     def _read_chunks(self, data: bytes) -> None:
@@ -86,6 +90,7 @@ class Http1Connection:
             self._body_malformed(error)
             return
         if not reader.done:
+            self._transport.greedy = True
             if body:
                 self._body_received(body, False)
             return

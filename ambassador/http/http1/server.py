@@ -14,6 +14,7 @@ Theory
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -95,7 +96,9 @@ class ServerConnection(Http1Connection):
         "_is_connect",
         "_is_head",
         "_keep_alive",
+        "_awaits_continue",
         "_lingered",
+        "_lingers",
         "_owner",
         "_phase",
         "_phase_at",
@@ -129,6 +132,8 @@ class ServerConnection(Http1Connection):
         self._is_head = self._is_connect = False
         self._responded = False
         self._lingered = 0
+        self._lingers = False  # what we end, the peer may still be sending to
+        self._awaits_continue = False
         self._window_bytes = 0
         self._write_mark = 0
         self._exchange_at = self._write_at = NEVER
@@ -252,6 +257,7 @@ class ServerConnection(Http1Connection):
             self._refuse_head(head_too_large(buffer, begin, self._limits))
         else:
             self._scan = max(0, len(buffer) - 3)
+            self._transport.greedy = True
             if self._phase == IDLE and buffer:
                 self._phase = HEAD
                 self._set_phase_deadline(self._server_limits.head_timeout_s)
@@ -266,26 +272,26 @@ class ServerConnection(Http1Connection):
             return
         self._version = head.version
         self._is_head = head.method == b"HEAD"
-        self._is_connect = False
+        self._is_connect = not head.path  # CONNECT alone has none (RFC 9112 §3.2.3)
         self._keep_alive = keep_alive and not self._draining
         self._events = exchange = self._owner.new_exchange(self)
         self._phase_at = NEVER
-        if framing == NO_BODY or (framing == LENGTH and head.content_length == 0):
-            self._phase = WAIT
-            if rest:
-                self._buffer += rest
-            exchange.head_received(head, True)
-            return
-        self._is_connect = framing == TUNNEL
-        if framing == TUNNEL:
-            # CONNECT: what follows the head is the tunnel's, and waits for our 2xx (RFC 9110 §9.3.6, G2).
+        if self._is_connect:
+            # What follows the head is the tunnel's, and waits for our 2xx (RFC 9110 §9.3.6, G2).
             self._phase = WAIT
             self._keep_alive = False
             if rest:
                 self._buffer += rest
             exchange.head_received(head, False)
             return
+        if framing == NO_BODY or (framing == LENGTH and head.content_length == 0):
+            self._phase = WAIT
+            if rest:
+                self._buffer += rest
+            exchange.head_received(head, True)
+            return
         self._phase = BODY
+        self._awaits_continue = head.expect_continue
         self._expect_body(framing, head.content_length)
         self._watch_rate()
         exchange.head_received(head, False)
@@ -338,6 +344,7 @@ class ServerConnection(Http1Connection):
 
     def write_interim(self, head: ResponseHead) -> None:
         """Relay a 1xx; an HTTP/1.0 peer must not get one (RFC 9110 §15.2)."""
+        self._awaits_continue = False
         if self._version > 10:  # noqa: PLR2004
             self._cork.append(render_response_head(head, framing=NO_BODY))
             self.flush()
@@ -350,6 +357,7 @@ class ServerConnection(Http1Connection):
         elif framing == UNTIL_EOF or self._phase == BODY:
             # An early answer: what is left of the request may not be read to its end (RFC 9112 §9.6).
             self._keep_alive = False
+            self._lingers = True
         self._framing_out = framing
         self._cork.append(
             render_response_head(
@@ -386,8 +394,14 @@ class ServerConnection(Http1Connection):
         self._transport.abort()
 
     def close_after_response(self) -> None:
-        """Nothing more after this exchange."""
+        """Nothing more after this exchange, of which the peer does not know yet."""
         self._keep_alive = False
+        self._lingers = True
+
+    def pause_body(self) -> None:
+        """Read no more for now; a window in which we did not read says nothing about the peer's rate."""
+        self._window_bytes = sys.maxsize
+        self._transport.pause_reading()
 
     def set_deadline(self, at: float) -> None:
         """Ask for `deadline_passed` of the running exchange."""
@@ -409,7 +423,7 @@ class ServerConnection(Http1Connection):
         self._exchange_at = NEVER
         if self._phase == WAIT and self._keep_alive:
             self._await_next()
-        elif self._phase == WAIT and not self._draining and not self._buffer and self._framing_out != UNTIL_EOF:
+        elif self._phase == WAIT and not self._draining and not self._buffer and not self._lingers:
             # The peer asked for the end, so nothing of it is on its way that a reset could hit.
             self._transport.close()
         else:
@@ -481,7 +495,7 @@ class ServerConnection(Http1Connection):
 
     def _open_tunnel(self) -> None:
         """From here on both directions are opaque; what came behind the head is the tunnel's first bytes."""
-        self._keep_alive = False
+        self._keep_alive = self._responded = False
         self._phase = BODY
         self._phase_at = NEVER
         self._framing_in = TUNNEL
@@ -577,7 +591,9 @@ class ServerConnection(Http1Connection):
         rate = self._server_limits.body_min_rate
         if rate is None or self._framing_in == TUNNEL:
             return
-        too_slow = self._transport.reading and self._window_bytes < rate * RATE_WINDOW_S
+        # RFC 9110 §10.1.1: who waits for 100 is not slow.
+        waits = self._awaits_continue and not self._window_bytes
+        too_slow = self._transport.reading and not waits and self._window_bytes < rate * RATE_WINDOW_S
         if too_slow and self._events is not None:
             self._phase = LINGER
             self._events.head_refused(DownstreamTimeout("body_too_slow", "The request's body came too slowly."))
