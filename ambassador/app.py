@@ -70,7 +70,11 @@ class Application:
         self.clock = SystemClock()
         self.metrics = Metrics(version=__version__, openssl=tls_library.versions()["OpenSSL"])
         self.tasks = TaskGroup(self._task_crashed)
-        self.store = IdentityStore(config.identity, config.tls, self.clock) if config.identity is not None else None
+        self.store = (
+            IdentityStore(config.identity, config.tls, self.clock)
+            if config.identity is not None
+            else None
+        )
         self.access_log = self._open_access_log()
         self.ledger = Ledger(self.metrics, self.access_log, call_later=loop.call_later)
         self.own_addresses: list[Address] = []  # plaintext listeners: nothing of ours dials them
@@ -98,7 +102,9 @@ class Application:
             return AccessLog(self.config.access_log, call_later=self.loop.call_later)
         except OSError as error:
             problem = (error.strerror or "failed").lower()
-            raise ListenError(f"cannot write access_log.path {self.config.access_log.path}: {problem}") from None
+            raise ListenError(
+                f"cannot write access_log.path {self.config.access_log.path}: {problem}"
+            ) from None
 
     def _build_reload(self) -> CredentialReload | None:
         if self.store is None:
@@ -157,14 +163,25 @@ class Application:
     def open_listeners(self) -> None:
         """Bind everything that the configuration names. Errors: ListenError; then nothing is left open."""
         commons = self._commons()
-        gate = HandshakeGate(ceiling=self.config.limits.handshakes, rate=self.config.limits.handshake_rate)
+        gate = HandshakeGate(
+            ceiling=self.config.limits.handshakes, rate=self.config.limits.handshake_rate
+        )
         try:
             for inbound in self.config.inbound:
                 doors = InboundDoors(inbound, commons)
-                self._listen(inbound.listen, inbound.socket_mode, doors, inbound.limits, gate, alpn=inbound.alpn)
+                self._listen(
+                    inbound.listen,
+                    inbound.socket_mode,
+                    doors,
+                    inbound.limits,
+                    gate,
+                    alpn=inbound.alpn,
+                )
             for outbound in self.config.outbound:
                 out = OutboundDoors(outbound, self.config.services, commons)
-                self._listen(outbound.listen, outbound.socket_mode, out, outbound.limits, gate, alpn=None)
+                self._listen(
+                    outbound.listen, outbound.socket_mode, out, outbound.limits, gate, alpn=None
+                )
             self._listen_admin(gate)
         except BaseException:
             self._close_listeners()
@@ -185,7 +202,9 @@ class Application:
             address,
             bind(address, socket_mode=socket_mode),
             _ListenerEvents(self, doors),
-            limits=ListenLimits(limits.max_connections, limits.max_connections_per_peer, limits.handshake_timeout_s),
+            limits=ListenLimits(
+                limits.max_connections, limits.max_connections_per_peer, limits.handshake_timeout_s
+            ),
             gate=gate,
             wall=self.clock.wall,
             tls=None if alpn is None else self._server_tls(doors.name, alpn),
@@ -238,7 +257,9 @@ class Application:
             for state, count in service.states(self.loop.time()).items()
         ]
         gauges.upstream_connections = lambda: [
-            (service.name, state, count) for service in self.directory for state, count in service.connections().items()
+            (service.name, state, count)
+            for service in self.directory
+            for state, count in service.connections().items()
         ]
         if self.store is not None:
             store = self.store
@@ -251,7 +272,10 @@ class Application:
 
     def start(self) -> None:
         """Accept on everything that is bound."""
-        for listener in (*self.listeners, *([self.admin_listener] if self.admin_listener is not None else [])):
+        for listener in (
+            *self.listeners,
+            *([self.admin_listener] if self.admin_listener is not None else []),
+        ):
             listener.start()
         self.lag.start()
         self.started = True
@@ -278,9 +302,17 @@ class Application:
         with_delay = await self._stop_requests.get()
         self.draining = True
         settings = self.config.drain
-        self.log.info("drain_started", delay_s=settings.delay_s if with_delay else 0.0, timeout_s=settings.timeout_s)
+        self.log.info(
+            "drain_started",
+            delay_s=settings.delay_s if with_delay else 0.0,
+            timeout_s=settings.timeout_s,
+        )
         draining = asyncio.ensure_future(
-            drain(self.closings, delay_s=settings.delay_s if with_delay else 0.0, timeout_s=settings.timeout_s)
+            drain(
+                self.closings,
+                delay_s=settings.delay_s if with_delay else 0.0,
+                timeout_s=settings.timeout_s,
+            )
         )
         second = asyncio.ensure_future(self._stop_requests.get())
         await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
@@ -289,7 +321,9 @@ class Application:
         draining.cancel()
         self.forced = not finished
         if self.forced:
-            self.log.warning("drain_forced", open=sum(len(doors.connections) for doors in self.doors))
+            self.log.warning(
+                "drain_forced", open=sum(len(doors.connections) for doors in self.doors)
+            )
         return EXIT_DONE if finished else EXIT_FORCED
 
     async def close(self) -> None:
@@ -308,7 +342,10 @@ class Application:
             self.access_log.close(FORCED_FLUSH_S if self.forced else FLUSH_S)
 
     def _close_listeners(self) -> None:
-        for listener in (*self.listeners, *([self.admin_listener] if self.admin_listener is not None else [])):
+        for listener in (
+            *self.listeners,
+            *([self.admin_listener] if self.admin_listener is not None else []),
+        ):
             listener.close()
             listener.abort_handshakes()
 
@@ -340,14 +377,18 @@ class _ListenerEvents:
         if accepted.tls is not None and not isinstance(doors, AdminServer):
             metrics, session = self._app.metrics, accepted.tls
             metrics.handshake_ended("inbound", "ok", listener=doors.name)
-            metrics.session_started("inbound", version=session.version, group=session.group, resumed=session.resumed)
+            metrics.session_started(
+                "inbound", version=session.version, group=session.group, resumed=session.resumed
+            )
         doors.open(accepted)
 
     def connection_refused(self, reason: str, peer_address: str) -> None:
         doors = self._doors
         if not isinstance(doors, AdminServer):
             self._app.metrics.listener(doors.direction, doors.name).refused(reason)
-            self._app.log.debug("connection_refused", listener=doors.name, reason=reason, peer_address=peer_address)
+            self._app.log.debug(
+                "connection_refused", listener=doors.name, reason=reason, peer_address=peer_address
+            )
 
     def handshake_refused(self, error: Exception, peer_address: str) -> None:
         if isinstance(self._doors, AdminServer):
@@ -385,12 +426,18 @@ class _PoolEvents:
         if session is not None:
             metrics = self._app.metrics
             metrics.handshake_ended("outbound", "ok", service=service)
-            metrics.session_started("outbound", version=session.version, group=session.group, resumed=session.resumed)
+            metrics.session_started(
+                "outbound", version=session.version, group=session.group, resumed=session.resumed
+            )
 
     def dial_failed(self, service: str, address: Address, error: DialError) -> None:
         if error.cause is not None or error.reason == "handshake_timeout":
-            self._app.metrics.handshake_ended("outbound", "refused", service=service, reason=error.reason)
-        self._app.log.debug("dial_failed", service=service, endpoint=str(address), reason=error.reason)
+            self._app.metrics.handshake_ended(
+                "outbound", "refused", service=service, reason=error.reason
+            )
+        self._app.log.debug(
+            "dial_failed", service=service, endpoint=str(address), reason=error.reason
+        )
 
     def callback_crashed(self, error: BaseException) -> None:
         self._app.callback_crashed(error)

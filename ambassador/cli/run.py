@@ -52,13 +52,13 @@ def run(option: str | None, log_level: str | None) -> int:
     _harden()
     wrong = _wrong_variable()
     if wrong:
-        print(f"ambassador: {wrong}", file=sys.stderr)  # noqa: T201  # the CLI's output
+        print(f"ambassador: {wrong}", file=sys.stderr)  # the CLI's output
         return EXIT_CONFIGURATION
     try:
         config = load(find_config(option, os.environ), os.environ)
     except ConfigErrors as errors:
         count = len(errors.errors)
-        print(f"{errors}\n{count} error{'s' if count != 1 else ''}", file=sys.stderr)  # noqa: T201  # the CLI's output
+        print(f"{errors}\n{count} error{'s' if count != 1 else ''}", file=sys.stderr)  # the CLI's output
         return EXIT_CONFIGURATION
     level = log_level or os.environ.get("AMBASSADOR_LOG_LEVEL") or config.log.level
     logging.configure(level, config.log.format)
@@ -66,10 +66,10 @@ def run(option: str | None, log_level: str | None) -> int:
     try:
         return _serve(config)
     except CredentialError as error:
-        print(f"ambassador: {error}", file=sys.stderr)  # noqa: T201  # the CLI's output
+        print(f"ambassador: {error}", file=sys.stderr)  # the CLI's output
         return EXIT_CONFIGURATION
     except (ListenError, OSError) as error:
-        print(f"ambassador: {error}", file=sys.stderr)  # noqa: T201  # the CLI's output
+        print(f"ambassador: {error}", file=sys.stderr)  # the CLI's output
         return EXIT_FAILED
     finally:
         logging.close(FLUSH_S)
@@ -141,7 +141,10 @@ def _announce(app: Application, took_s: float) -> None:
     if sys.stderr.isatty():
         from ambassador.cli.banner import banner  # noqa: PLC0415  # only for people
 
-        print(banner(app, took_s), file=sys.stderr)  # noqa: T201  # the CLI's output
+        print(banner(app, took_s), file=sys.stderr)  # the CLI's output
         return
-    addresses = {doors.name: [str(a) for a in listener.addresses] for doors, listener in zip(app.doors, app.listeners, strict=True)}
+    addresses = {
+        doors.name: [str(a) for a in listener.addresses]
+        for doors, listener in zip(app.doors, app.listeners, strict=True)
+    }
     app.log.info("proxy_ready", took_s=round(took_s, 3), listeners=addresses)

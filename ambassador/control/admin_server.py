@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from ambassador.net.tasks import TaskGroup
 
 #: Probes and scrapes are small and quick. Units: bytes, seconds.
-LIMITS = ServerLimits(head=HeadLimits(max_head=8192, max_fields=50, max_uri=2048), head_timeout_s=5.0, idle_timeout_s=60.0)
+LIMITS = ServerLimits(
+    head=HeadLimits(max_head=8192, max_fields=50, max_uri=2048),
+    head_timeout_s=5.0,
+    idle_timeout_s=60.0,
+)
 
 
 class AdminServer:
@@ -33,7 +37,12 @@ class AdminServer:
     __slots__ = ("_accepted", "_admin", "_cache", "_loop", "_tasks", "connections", "release")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, admin: Admin, *, tasks: TaskGroup, classify: Callable[[bytes], int]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        admin: Admin,
+        *,
+        tasks: TaskGroup,
+        classify: Callable[[bytes], int],
     ) -> None:
         self._loop = loop
         self._admin = admin
@@ -48,7 +57,9 @@ class AdminServer:
 
     def open(self, accepted: Accepted) -> None:
         """Serve a connection."""
-        connection = ServerConnection(self._loop, accepted.transport, self, cache=self._cache, limits=LIMITS)
+        connection = ServerConnection(
+            self._loop, accepted.transport, self, cache=self._cache, limits=LIMITS
+        )
         self._accepted[connection] = accepted
         self.connections.add(connection)
         connection.start()
@@ -78,7 +89,11 @@ class AdminExchange:
         self._open = True
 
     def head_received(self, head: RequestHead, end: bool) -> None:  # noqa: FBT001  # bodies are thrown away
-        values = {field.name: field.value for field in head.fields if field.name in {b"origin", b"sec-fetch-site"}}
+        values = {
+            field.name: field.value
+            for field in head.fields
+            if field.name in {b"origin", b"sec-fetch-site"}
+        }
         reply = self._admin.respond(
             head.method,
             head.path,
@@ -93,7 +108,11 @@ class AdminExchange:
 
     def head_refused(self, error: ExchangeError) -> None:
         if self._open:
-            self._answer(Reply(error.status, b"text/plain; charset=utf-8", f"{error.detail}\n".encode()), b"", b"GET")
+            self._answer(
+                Reply(error.status, b"text/plain; charset=utf-8", f"{error.detail}\n".encode()),
+                b"",
+                b"GET",
+            )
 
     def body_received(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
         """No page takes a body; the connection closes after the answer."""

@@ -43,7 +43,9 @@ async def drain(closings: Sequence[Closing], *, delay_s: float, timeout_s: float
         async with asyncio.timeout(timeout_s):
             await asyncio.sleep(delay_s)
             for direction in ("inbound", "outbound"):
-                of_direction = [closing for closing in closings if closing.doors.direction == direction]
+                of_direction = [
+                    closing for closing in closings if closing.doors.direction == direction
+                ]
                 for closing in of_direction:
                     closing.stop_accepting()
                     closing.doors.drain()

@@ -83,7 +83,9 @@ class ConfigError(AmbassadorError):
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column} " if self.line else f"{self.file} ".lstrip()
-        return f"{place}{self.key_path}: {self.problem}" if self.key_path else f"{place}{self.problem}"
+        return (
+            f"{place}{self.key_path}: {self.problem}" if self.key_path else f"{place}{self.problem}"
+        )
 
 
 class ConfigErrors(AmbassadorError):

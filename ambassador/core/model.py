@@ -17,10 +17,14 @@ HOST: Final = 1 << 0
 CONTENT_LENGTH: Final = 1 << 1
 TRANSFER_ENCODING: Final = 1 << 2
 CONNECTION: Final = 1 << 3
-HOP_BY_HOP: Final = 1 << 4  # Keep-Alive, Proxy-Connection, TE, Trailer, HTTP2-Settings, Proxy-Auth*: ends here
+HOP_BY_HOP: Final = (
+    1 << 4
+)  # Keep-Alive, Proxy-Connection, TE, Trailer, HTTP2-Settings, Proxy-Auth*: ends here
 UPGRADE: Final = 1 << 5
 EXPECT: Final = 1 << 6
-IDENTITY: Final = 1 << 7  # XFCC, Client-Cert, X-Forwarded-*, Forwarded, X-Ambassador-*, Proxy, … and their aliases
+IDENTITY: Final = (
+    1 << 7
+)  # XFCC, Client-Cert, X-Forwarded-*, Forwarded, X-Ambassador-*, Proxy, … and their aliases
 OVERRIDE: Final = 1 << 8  # X-Original-URL and the like: dropped where rules name paths or methods
 REQUEST_ID: Final = 1 << 9
 TRACEPARENT: Final = 1 << 10
@@ -31,13 +35,22 @@ FORWARDED_CERT: Final = 1 << 14  # exactly x-forwarded-client-cert (together wit
 FORWARDED_FOR: Final = 1 << 15  # exactly x-forwarded-for (together with IDENTITY)
 CREDENTIAL: Final = 1 << 16  # never kept in a cache, never logged
 USER_AGENT: Final = 1 << 17
-PROTECTED: Final = 1 << 18  # `Connection` cannot nominate it: Authorization, Cookie, tracing, Cache-Control …
+PROTECTED: Final = (
+    1 << 18
+)  # `Connection` cannot nominate it: Authorization, Cookie, tracing, Cache-Control …
 DATE: Final = 1 << 19
 PERSISTS: Final = 1 << 20  # a Connection field that says nothing but keep-alive
 
 #: What only the HTTP/1.1 side that reads knows; never in `fields` of a head.
 WIRE_ROLES: Final = (
-    HOST | CONTENT_LENGTH | TRANSFER_ENCODING | CONNECTION | PERSISTS | HOP_BY_HOP | UPGRADE | EXPECT
+    HOST
+    | CONTENT_LENGTH
+    | TRANSFER_ENCODING
+    | CONNECTION
+    | PERSISTS
+    | HOP_BY_HOP
+    | UPGRADE
+    | EXPECT
 )
 #: What `policy.trace_context` replaces; apart from the other fields, because it changes with every request.
 STAMPED: Final = REQUEST_ID | TRACEPARENT | TRACESTATE
@@ -142,7 +155,9 @@ class PeerIdentity:
     not_after: float
     fingerprint: str
     certificate: bytes = field(repr=False)  # DER
-    chain: tuple[bytes, ...] = field(repr=False)  # DER as the peer sent it, leaf first; empty when resumed
+    chain: tuple[bytes, ...] = field(
+        repr=False
+    )  # DER as the peer sent it, leaf first; empty when resumed
     problem: str = ""
 
     @property

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from OpenSSL import SSL
-
 from ambassador.core.errors import (
     DownstreamClosed,
     DownstreamTimeout,
@@ -19,7 +17,7 @@ from ambassador.core.errors import (
     UpstreamReset,
 )
 from ambassador.net.alarm import NEVER, Alarm
-from ambassador.net.transport import Truncated
+from ambassador.net.transport import TlsFailure, Truncated
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
     from ambassador.core.model import Field, ResponseHead
     from ambassador.http.stream import RequestEvents, ResponseEvents
-    from ambassador.net.transport import Transport
+    from ambassador.net.transport import TlsConnection, Transport
 
 _FIRST_FAILURE: Final = 300
 
@@ -53,7 +51,7 @@ class _Raw:
             self._close_when_done()
         return keeps_up
 
-    def write_trailers(self, fields: list[Field]) -> None:  # noqa: ARG002  # a tunnel has none: only its end is told
+    def write_trailers(self, fields: list[Field]) -> None:  # a tunnel has none: only its end is told
         self.write_body(b"", True)
 
     def flush(self) -> bool:
@@ -73,24 +71,22 @@ class _Raw:
 class RawConnection(_Raw):
     """The upstream side of a tunnel."""
 
-    __slots__ = ("_closed", "_events", "_refusal", "peer_text")
+    __slots__ = ("_closed", "_events", "peer_text")
 
     def __init__(
         self,
         transport: Transport,
         peer_text: tuple[str, str, str] | None,
         *,
-        refusal: Callable[[SSL.Connection, BaseException], Exception] | None,
         closed: Callable[[RawConnection], None],
     ) -> None:
         super().__init__(transport)
         self._events: ResponseEvents | None = None
-        self._refusal = refusal
         self._closed = closed
         self.peer_text = peer_text
 
     @property
-    def tls(self) -> SSL.Connection | None:
+    def tls(self) -> TlsConnection | None:
         return self._transport.tls
 
     def start(self, events: ResponseEvents) -> None:
@@ -141,20 +137,26 @@ class RawConnection(_Raw):
     def _end_error(self, error: BaseException | None) -> ExchangeError:
         if error is None or isinstance(error, Truncated):
             return UpstreamClosed("tunnel_truncated", "The connection was closed without an end.")
-        if isinstance(error, SSL.Error) and self._refusal is not None and self.tls is not None:
-            refusal = self._refusal(self.tls, error)
-            reason = getattr(refusal, "reason", "tls_failed")
-            if reason == "peer_refused_us":
+        if isinstance(error, TlsFailure):
+            if error.reason == "peer_refused_us":
                 # TLS 1.3: the refusal of our certificate comes with the first read (RFC 8446 §4.6.2).
-                return PeerRefusedUs(reason, str(refusal))
-            return UpstreamReset(f"tls_{reason}", str(refusal))
+                return PeerRefusedUs(error.reason, error.message)
+            return UpstreamReset(f"tls_{error.reason}", error.message)
         return UpstreamReset("tunnel_reset", "The connection was reset.")
 
 
 class RawDownstream(_Raw):
     """The downstream side of `protocol: tcp`: accepts the answers of an exchange, of which only the end is visible."""
 
-    __slots__ = ("_alarm", "_closed", "_events", "_loop", "_write_alarm", "_write_mark", "_write_timeout_s")
+    __slots__ = (
+        "_alarm",
+        "_closed",
+        "_events",
+        "_loop",
+        "_write_alarm",
+        "_write_mark",
+        "_write_timeout_s",
+    )
 
     def __init__(
         self,
@@ -189,7 +191,7 @@ class RawDownstream(_Raw):
     def write_interim(self, head: ResponseHead) -> None:
         """A tunnel has no interim responses."""
 
-    def write_head(self, head: ResponseHead, extra: bytes, end: bool) -> None:  # noqa: ARG002, FBT001
+    def write_head(self, head: ResponseHead, extra: bytes, end: bool) -> None:  # noqa: FBT001
         """A refusal is the end of the connection; success shows by bytes alone."""
         if head.status >= _FIRST_FAILURE:
             self.reset()
@@ -242,7 +244,9 @@ class RawDownstream(_Raw):
         self._write_alarm.cancel()
         events, self._events = self._events, None
         if events is not None:
-            events.stream_reset(DownstreamClosed("downstream_closed" if error is None else "downstream_reset"))
+            events.stream_reset(
+                DownstreamClosed("downstream_closed" if error is None else "downstream_reset")
+            )
         self._closed(self)
 
     def _watch_writing(self) -> None:
@@ -264,5 +268,3 @@ class RawDownstream(_Raw):
     def _deadline_passed(self) -> None:
         if self._events is not None:
             self._events.deadline_passed()
-
-

@@ -25,11 +25,12 @@ class ProbeTls:
 
     __slots__ = ("_context", "_server_name")
 
-    io = staticmethod(tls.ServerTls.io)
-
     def __init__(self, credentials: Credentials | None, server_name: str) -> None:
         self._context = tls.new_probe_context(credentials, _DEFAULT_GROUPS)
         self._server_name = server_name
+
+    def io(self, connection: SSL.Connection) -> tls.Io:
+        return tls.io_of(connection, lambda error: self.refusal(connection, error))
 
     def new_connection(self, sock: tls.Socket | None, session_key: object) -> SSL.Connection:
         connection = SSL.Connection(self._context, sock)

@@ -74,7 +74,9 @@ class TlsServer(Protocol):
 
     def new_connection(self, sock: socket.socket) -> SSL.Connection: ...
 
-    def peer(self, connection: SSL.Connection, wall_now: float) -> tuple[PeerIdentity, TlsSession]: ...
+    def peer(
+        self, connection: SSL.Connection, wall_now: float
+    ) -> tuple[PeerIdentity, TlsSession]: ...
 
     def refusal(self, connection: SSL.Connection, error: BaseException) -> Exception: ...
 
@@ -230,7 +232,10 @@ class Listener:
 
     def abort_handshakes(self) -> None:
         """End what has not become a connection yet."""
-        for handshake in [*self._handshakes, *(one for queue in self._parked.values() for one in queue)]:
+        for handshake in [
+            *self._handshakes,
+            *(one for queue in self._parked.values() for one in queue),
+        ]:
             handshake.end()
         self._refused.close()
 
@@ -336,7 +341,12 @@ class Listener:
     ) -> None:
         """Make the transport and report it; its slot stays taken until `release`."""
         transport = Transport(
-            self._loop, sock, tls=connection, io=io, budget=self._budget, crashed=self._events.callback_crashed
+            self._loop,
+            sock,
+            tls=connection,
+            io=io,
+            budget=self._budget,
+            crashed=self._events.callback_crashed,
         )
         try:
             self._events.connection_accepted(Accepted(transport, peer_address, peer, session))
@@ -376,11 +386,15 @@ class Listener:
         """Close so that alert or answer arrive."""
         self._refused.close_after_answer(sock)
 
-    def finish_handshake(self, handshake: _Handshake, connection: SSL.Connection, tls: TlsServer) -> Exception | None:
+    def finish_handshake(
+        self, handshake: _Handshake, connection: SSL.Connection, tls: TlsServer
+    ) -> Exception | None:
         """Judge who has shaken hands, resumed or not, and hand over; gives the refusal otherwise (C1)."""
         try:
             peer, session = tls.peer(connection, self._wall())
-        except Exception as error:  # an exception inside a decision is a refusal (fail-closed rule 9)
+        except (
+            Exception
+        ) as error:  # an exception inside a decision is a refusal (fail-closed rule 9)
             return tls.refusal(connection, error)
         handshake.stop_watching()
         self.handshake_ended(handshake)
@@ -499,7 +513,9 @@ class _Handshake:
 
     def _complete(self, connection: SSL.Connection) -> None:
         tls = self._tls
-        refusal = self._listener.finish_handshake(self, connection, tls) if tls is not None else None
+        refusal = (
+            self._listener.finish_handshake(self, connection, tls) if tls is not None else None
+        )
         if refusal is not None:
             self._refused(refusal)
 
@@ -620,7 +636,9 @@ def is_own_address(address: Address, own: list[Address]) -> bool:
         path = os.path.realpath(address.path)
         return any(listener.path and path == os.path.realpath(listener.path) for listener in own)
     return any(
-        address.port == listener.port and not listener.path and _same_host(address.host, listener.host)
+        address.port == listener.port
+        and not listener.path
+        and _same_host(address.host, listener.host)
         for listener in own
     )
 
@@ -679,7 +697,9 @@ def _bind_tcp(host: str, port: int, backlog: int, *, dual: bool) -> socket.socke
         # Inherited by what is accepted: one system call less per connection.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual and host == "::" else 1)
+            sock.setsockopt(
+                socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual and host == "::" else 1
+            )
         sock.setblocking(False)
         sock.bind((host, port))
         sock.listen(backlog)
@@ -730,7 +750,9 @@ def _refuse_foreign_file(path: str) -> None:
         return
     finally:
         probe.close()
-    raise ListenError(f"cannot listen on unix:{path}: another process answers there; stop it or choose another path")
+    raise ListenError(
+        f"cannot listen on unix:{path}: another process answers there; stop it or choose another path"
+    )
 
 
 def _socket_file(path: str) -> tuple[int, int] | None:

@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    #: `recv` and `send` of a TLS connection.
-    Io = tuple[Callable[[int], bytes], Callable[[bytes | memoryview], int]]
+    #: `recv` and `send` of a TLS connection, and the words for its errors: an exception with `reason`.
+    Io = tuple[
+        Callable[[int], bytes],
+        Callable[[bytes | memoryview], int],
+        Callable[[BaseException], Exception],
+    ]
 
 #: Bytes that may wait for the peer before `write` says False. With one burst of reading (128 KiB) above it, the
 #: 256 KiB per direction of the house hold.
@@ -41,6 +45,9 @@ READ_SIZE: Final = 16384
 READS_IN_A_ROW: Final = 8
 #: How long a closing transport waits for a peer that takes nothing. Units: seconds.
 CLOSE_WITHIN_S: Final = 30.0
+
+#: The name by which the floors above hand one on without knowing what it is.
+TlsConnection = SSL.Connection
 
 _LINGER_RESET = struct.pack("ii", 1, 0)
 _WANT = (BlockingIOError, SSL.WantReadError, SSL.WantWriteError, InterruptedError)
@@ -78,6 +85,15 @@ class Budget:
         return f"Budget({self.used} of {self.ceiling} bytes)"
 
 
+class TlsFailure(ConnectionError):
+    """TLS ended the connection: a bad record, or an alert of the peer; `reason` is a word of `identity.refusal`."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+
 class Truncated(ConnectionError):
     """A TLS peer closed the socket without close_notify (RFC 8446 §6.1)."""
 
@@ -90,6 +106,7 @@ class Transport:
         "_closing",
         "_crashed",
         "_eof_seen",
+        "_explain",
         "_fd",
         "_loop",
         "_recv",
@@ -124,7 +141,11 @@ class Transport:
         self._socket = sock
         self._fd = sock.fileno()
         self.tls = tls
-        self._recv, self._send = (sock.recv, sock.send) if io is None else io
+        self._recv: Callable[[int], bytes] = sock.recv
+        self._send: Callable[[bytes | memoryview], int] = sock.send
+        self._explain: Callable[[BaseException], Exception] | None = None
+        if io is not None:
+            self._recv, self._send, self._explain = io
         self._crashed = crashed
         self._waiting = bytearray()
         self._closing = False  # close once everything has gone
@@ -185,8 +206,11 @@ class Transport:
         if self.tls is not None:
             # Session tickets may lie there (RFC 8446 §4.6.1): let the read take them, then judge.
             self._on_readable()
-            return not self.closed and not self._eof_seen
+            return self._is_open()
         return False
+
+    def _is_open(self) -> bool:
+        return not self.closed and not self._eof_seen
 
     def _on_readable(self) -> None:
         if not self.reading:
@@ -206,7 +230,7 @@ class Transport:
         except SSL.ZeroReturnError:
             self._end_of_input()
         except (OSError, SSL.Error) as error:
-            self._lost(_as_connection_error(error))
+            self._lost(self._worded(error))
         except Exception as error:  # the guard of this callback (E8)
             self.crash(error)
 
@@ -241,7 +265,7 @@ class Transport:
         elif not self.closed:
             self.receiver.read_finished()
             if error is not None:
-                self._lost(_as_connection_error(error))
+                self._lost(self._worded(error))
 
     def _end_of_input(self) -> None:
         self.pause_reading()
@@ -304,7 +328,7 @@ class Transport:
         waiting = self._waiting
         try:
             while waiting:
-                with memoryview(waiting) as view, view[:READ_SIZE * 16] as piece:
+                with memoryview(waiting) as view, view[: READ_SIZE * 16] as piece:
                     sent = self._send(piece)
                 del waiting[:sent]
                 self.progress += sent
@@ -339,7 +363,7 @@ class Transport:
         self._write_broken = True
         self._drop_waiting()
         if self._closing or not self.reading:
-            self._loop.call_soon(self._lost, _as_connection_error(error))
+            self._loop.call_soon(self._lost, self._worded(error))
             return
         self.greedy = True
         self._loop.call_soon(self._on_readable)
@@ -415,6 +439,16 @@ class Transport:
         self.receiver = _NOBODY
         self.abort()
 
+    def _worded(self, error: BaseException) -> BaseException:
+        """Say what an error means, as long as the connection that can tell is there."""
+        if isinstance(error, SSL.SysCallError):
+            if error.args and error.args[0] == -1:
+                return Truncated("closed without close_notify")
+        elif isinstance(error, SSL.Error) and self._explain is not None:
+            refusal = self._explain(error)
+            return TlsFailure(getattr(refusal, "reason", "tls_failed"), str(refusal))
+        return error
+
     def _lost(self, error: BaseException) -> None:
         self._release(error)
 
@@ -441,6 +475,7 @@ class Transport:
         # Breaks the cycles with receiver and OpenSSL, whose 27 KB would else wait for the rare collector.
         self.receiver = _NOBODY
         self.tls = None
+        self._explain = None
         self._recv = _gone_reading
         self._send = _gone_writing
 
@@ -470,9 +505,3 @@ def _gone_reading(_: int) -> bytes:
 
 def _gone_writing(_: bytes | memoryview) -> int:
     raise BrokenPipeError
-
-
-def _as_connection_error(error: BaseException) -> BaseException:
-    if isinstance(error, SSL.SysCallError) and error.args and error.args[0] == -1:
-        return Truncated("closed without close_notify")
-    return error

@@ -66,7 +66,9 @@ class Attempt:
             if self.connection is not None:
                 self.connection.release()
 
-    def facts(self, error: ExchangeError, method: bytes, *, untried: int, repeated_fresh: bool) -> AttemptFacts:
+    def facts(
+        self, error: ExchangeError, method: bytes, *, untried: int, repeated_fresh: bool
+    ) -> AttemptFacts:
         """Say what `policy.retry` needs to know."""
         return AttemptFacts(
             method=method,

@@ -20,7 +20,12 @@ _EARLY_S = 0.002
 
 
 def due_at(
-    settings: RouteSettings, request: RequestSide, response: ResponseSide, *, idle_from: float, total_from: float | None
+    settings: RouteSettings,
+    request: RequestSide,
+    response: ResponseSide,
+    *,
+    idle_from: float,
+    total_from: float | None,
 ) -> float:
     """Give the moment at which something is due.
 
@@ -36,7 +41,12 @@ def due_at(
 
 
 def expired(
-    settings: RouteSettings, request: RequestSide, response: ResponseSide, *, elapsed_s: float | None, upstream_slow: bool
+    settings: RouteSettings,
+    request: RequestSide,
+    response: ResponseSide,
+    *,
+    elapsed_s: float | None,
+    upstream_slow: bool,
 ) -> ExchangeError:
     """Say whose fault it is. `elapsed_s` is None for a tunnel; `upstream_slow`: it does not take the request."""
     total = settings.total_timeout_s

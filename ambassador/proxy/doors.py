@@ -41,7 +41,18 @@ class Connection(Protocol):
 class Commons:
     """What all doors of a process share; made once by the composition root."""
 
-    __slots__ = ("cache", "clean", "directory", "ledger", "log", "loop", "metrics", "own_spiffe", "pseudonym", "surroundings")
+    __slots__ = (
+        "cache",
+        "clean",
+        "directory",
+        "ledger",
+        "log",
+        "loop",
+        "metrics",
+        "own_spiffe",
+        "pseudonym",
+        "surroundings",
+    )
 
     def __init__(
         self,
@@ -72,7 +83,17 @@ class Commons:
 class Doors:
     """One listener's doors: an open one per connection."""
 
-    __slots__ = ("_limits", "_stats", "commons", "connections", "direction", "draining", "name", "pseudonym", "release")
+    __slots__ = (
+        "_limits",
+        "_stats",
+        "commons",
+        "connections",
+        "direction",
+        "draining",
+        "name",
+        "pseudonym",
+        "release",
+    )
 
     def __init__(self, direction: str, name: str, limits: ListenerLimits, commons: Commons) -> None:
         self.direction = direction
@@ -81,10 +102,14 @@ class Doors:
         self.connections: set[Connection] = set()
         self.draining = False
         self.pseudonym = commons.pseudonym()
-        self.release: Callable[[Accepted], None]  # gives the listener's slot back; set when the listener exists
+        self.release: Callable[
+            [Accepted], None
+        ]  # gives the listener's slot back; set when the listener exists
         self._stats = commons.metrics.listener(direction, name)
         self._limits = ServerLimits(
-            head=HeadLimits(max_head=limits.max_head, max_fields=limits.max_headers, max_uri=limits.max_uri),
+            head=HeadLimits(
+                max_head=limits.max_head, max_fields=limits.max_headers, max_uri=limits.max_uri
+            ),
             head_timeout_s=limits.head_timeout_s,
             idle_timeout_s=limits.idle_timeout_s,
             write_timeout_s=limits.write_timeout_s,
@@ -98,7 +123,11 @@ class Doors:
     def serve(self, accepted: Accepted, owner: Owner) -> None:
         """Speak HTTP/1.1 on a connection."""
         connection = ServerConnection(
-            self.commons.loop, accepted.transport, owner, cache=self.commons.cache, limits=self._limits
+            self.commons.loop,
+            accepted.transport,
+            owner,
+            cache=self.commons.cache,
+            limits=self._limits,
         )
         self.remember(connection)
         connection.start()
@@ -173,5 +202,3 @@ def rewrite(route: Route, head: RequestHead) -> None:
             raise DownstreamProtocolError("rewrite_refused", str(error)) from None
     if route.rewrite_host is not None:
         head.authority = route.rewrite_host
-
-

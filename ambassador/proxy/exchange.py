@@ -75,6 +75,7 @@ class Door(Protocol):
     is_remote: bool
     response_extra: bytes
     surroundings: Surroundings
+
     def enter(self, exchange: Exchange, head: RequestHead) -> Route:
         """Sanitise, authorise, route, set our header lines; raises ExchangeError."""
 
@@ -151,7 +152,9 @@ class Exchange:
         self.phase = Phase.RELAY
 
     def __repr__(self) -> str:
-        return f"Exchange({self.head.method!r}, {self.request_side.name}, {self.response_side.name})"
+        return (
+            f"Exchange({self.head.method!r}, {self.request_side.name}, {self.response_side.name})"
+        )
 
     # ---- from downstream -----------------------------------------------------------------------------------
 
@@ -169,7 +172,7 @@ class Exchange:
             self._next_attempt(target)
         except ExchangeError as error:
             self._reply(error)
-        except Exception as error:  # noqa: BLE001  # a bug of ours is this exchange's end, not the process's
+        except Exception as error:  # a bug of ours is this exchange's end, not the process's
             self._surroundings.crashed(error)
             self._fail(InternalError("internal_error", "Ambassador failed; see its log."))
 
@@ -226,14 +229,22 @@ class Exchange:
 
     def read_finished(self) -> None:
         """A burst of the request is over: send on what was corked."""
-        if self.request_side is UPLOADING and self._attempt is not None and self._attempt.connection is not None:
+        if (
+            self.request_side is UPLOADING
+            and self._attempt is not None
+            and self._attempt.connection is not None
+        ):
             self._idle_from = self._surroundings.loop_time()
             if not self._attempt.connection.flush():
                 self._pause_downstream()
 
     def writable(self) -> None:
         """Downstream takes more: go on with the response."""
-        if self.response_side is STREAMING and self._attempt is not None and self._attempt.connection is not None:
+        if (
+            self.response_side is STREAMING
+            and self._attempt is not None
+            and self._attempt.connection is not None
+        ):
             self._attempt.connection.resume_body()
 
     def deadline_passed(self) -> None:
@@ -378,7 +389,9 @@ class Exchange:
             self._cut(error)
             return
         untried = len(target.service.endpoints) - len(self.tried)
-        facts = attempt.facts(error, self.head.method, untried=untried, repeated_fresh=self._repeated_fresh)
+        facts = attempt.facts(
+            error, self.head.method, untried=untried, repeated_fresh=self._repeated_fresh
+        )
         verdict = decide(facts)
         if verdict is Verdict.GIVE_UP:
             self._reply(error)
@@ -400,7 +413,11 @@ class Exchange:
         if budget.used > budget.ceiling:
             raise Overloaded("buffers", "Too many bytes wait for slow peers; see limits.buffers.")
         ceiling = settings.max_body
-        if ceiling is not None and head.content_length is not None and head.content_length > ceiling:
+        if (
+            ceiling is not None
+            and head.content_length is not None
+            and head.content_length > ceiling
+        ):
             raise _too_large(ceiling)
 
     def _next_attempt(self, target: Target) -> None:
@@ -408,7 +425,8 @@ class Exchange:
         state = target.service.pick(self.tried)
         if state is None:
             raise NoHealthyUpstream(
-                "no_endpoint", f"The service {target.service.name} has no endpoint that can be tried."
+                "no_endpoint",
+                f"The service {target.service.name} has no endpoint that can be tried.",
             )
         self.tried += (state,)
         self._try(state, fresh=False)
@@ -452,7 +470,11 @@ class Exchange:
     def _switch(self, head: ResponseHead) -> None:
         """101: both directions are opaque from here on (RFC 9110 §7.8)."""
         if self.request_side is not COMPLETE:
-            self.attempt_failed(UpstreamProtocolError("early_upgrade", "The peer switched before the request had ended."))
+            self.attempt_failed(
+                UpstreamProtocolError(
+                    "early_upgrade", "The peer switched before the request had ended."
+                )
+            )
             return
         self._tunnel = True
         self.request_side = UPLOADING
@@ -464,7 +486,11 @@ class Exchange:
 
     def _end_tunnel(self) -> None:
         """One direction has ended; the exchange has when both have."""
-        if self.response_side is ENDED and self.request_side is COMPLETE and self._attempt is not None:
+        if (
+            self.response_side is ENDED
+            and self.request_side is COMPLETE
+            and self._attempt is not None
+        ):
             self._close_books()
 
     def _response_ended(self) -> None:
@@ -535,7 +561,9 @@ class Exchange:
             return Phase.ADMIT
         if self.target is None:
             return Phase.HEAD if self.head is _NO_HEAD else Phase.ROUTE
-        if isinstance(error, ConnectFailed | NoHealthyUpstream) and not isinstance(error, PeerRefusedUs):
+        if isinstance(error, ConnectFailed | NoHealthyUpstream) and not isinstance(
+            error, PeerRefusedUs
+        ):
             return Phase.CONNECT
         if not self._upstream_started:
             return Phase.CONNECT
@@ -557,7 +585,11 @@ class Exchange:
     def _begin_deadline(self, settings: RouteSettings) -> None:
         """Begin the deadline of the present state anew."""
         self._idle_from = now = self._surroundings.loop_time()
-        if self.request_side is COMPLETE and self.response_side is AWAITED and settings.total_timeout_s is None:
+        if (
+            self.request_side is COMPLETE
+            and self.response_side is AWAITED
+            and settings.total_timeout_s is None
+        ):
             # --- `due_at`, as nearly every request asks for it
             if settings.timeout_s is not None:
                 self._downstream.set_deadline(now + settings.timeout_s)
@@ -570,11 +602,19 @@ class Exchange:
     def _due(self, settings: RouteSettings) -> float:
         total_from = None
         if settings.total_timeout_s is not None and not self._tunnel:
-            total_from = self._surroundings.loop_time() - (self._surroundings.monotonic() - self._started)
+            total_from = self._surroundings.loop_time() - (
+                self._surroundings.monotonic() - self._started
+            )
         return due_at(
-            settings, self.request_side, self.response_side, idle_from=self._idle_from, total_from=total_from
+            settings,
+            self.request_side,
+            self.response_side,
+            idle_from=self._idle_from,
+            total_from=total_from,
         )
 
 
 def _too_large(ceiling: int) -> DownstreamProtocolError:
-    return DownstreamProtocolError("body_too_large", f"The body may have {ceiling} bytes.", status=413)
+    return DownstreamProtocolError(
+        "body_too_large", f"The body may have {ceiling} bytes.", status=413
+    )

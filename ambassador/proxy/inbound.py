@@ -26,9 +26,17 @@ from ambassador.policy.forwarding import (
 from ambassador.policy.headers import sanitize
 from ambassador.policy.paths import is_normal_path
 from ambassador.policy.trace_context import stamp
-from ambassador.proxy.doors import Doors, count_hop, keep_upgrade, normal_authority, rewrite, tunnel_head
+from ambassador.proxy.doors import (
+    Doors,
+    count_hop,
+    keep_upgrade,
+    normal_authority,
+    rewrite,
+    tunnel_head,
+)
 from ambassador.proxy.exchange import Exchange
 from ambassador.proxy.snapshot import Route, RouteCompiler
+from ambassador.telemetry.metrics import Tally
 from ambassador.wire import xfcc
 
 if TYPE_CHECKING:
@@ -36,8 +44,8 @@ if TYPE_CHECKING:
     from ambassador.core.model import PeerIdentity, RequestHead, TlsSession
     from ambassador.net.listener import Accepted
     from ambassador.proxy.doors import Commons
-    from ambassador.telemetry.metrics import Tally
 
+_MAX_JUDGED: Final = 1024
 _SUSPECT: Final = IDENTITY | OVERRIDE
 _CONNECT: Final = b"CONNECT"
 _USUAL: Final = 4  # no longer are GET, HEAD, POST and PUT
@@ -47,7 +55,7 @@ class InboundDoors(Doors):
     """The compiled view of one inbound listener, and its open connections."""
 
     __slots__ = (
-        "_denials",
+        "_judged",
         "authorizer",
         "by",
         "config",
@@ -75,8 +83,11 @@ class InboundDoors(Doors):
         )
         self.needs_normal_paths = self.authorizer.names_paths or self.table.names_paths
         self.via = {version: via_line(self.pseudonym, version=version) for version in (10, 11)}
-        self.forwarding = ForwardingSettings(config.forwarded_client_cert, config.trusted_hops, xfcc.valid)
+        self.forwarding = ForwardingSettings(
+            config.forwarded_client_cert, config.trusted_hops, xfcc.valid
+        )
         self.details = frozenset(config.forwarded_client_cert_details)
+        self._judged: dict[tuple[str, tuple[bytes, ...], str | None], _JudgedPeer] = {}
 
     def open(self, accepted: Accepted) -> None:
         """Serve a connection whose handshake is complete."""
@@ -104,6 +115,21 @@ class InboundDoors(Doors):
         downstream.begin(exchange)
         exchange.head_received(tunnel_head(), False)
 
+    def judge(self, peer: PeerIdentity) -> _JudgedPeer:
+        """Give what is decided by the certificate alone, once for all connections that show it.
+
+        The rules of this view never change and the certificate's bytes are the key, so nothing can become stale; dates
+        and revocation are judged by every handshake before.
+        """
+        own_spiffe = self.commons.own_spiffe()
+        key = (peer.fingerprint, peer.chain, own_spiffe)
+        judged = self._judged.get(key)
+        if judged is None:
+            if len(self._judged) >= _MAX_JUDGED:
+                self._judged.clear()
+            judged = self._judged[key] = _JudgedPeer(self, peer, own_spiffe)
+        return judged
+
     def count(self, decision: Decision) -> Tally:
         """Give the counter of a decision, bound by whoever meets it often."""
         return self.commons.metrics.authorization(
@@ -112,6 +138,31 @@ class InboundDoors(Doors):
             decision="allowed" if decision.allowed else "denied",
             mode="audit" if self.config.audit else "enforce",
         )
+
+
+class _JudgedPeer:
+    """What the rules and settings of a listener make of one certificate; the same for all its connections."""
+
+    __slots__ = (
+        "always",
+        "authorization",
+        "constant_lines",
+        "element",
+        "principal",
+        "waved_through",
+    )
+
+    def __init__(self, doors: InboundDoors, peer: PeerIdentity, own_spiffe: str | None) -> None:
+        self.authorization = doors.authorizer.for_peer(peer)
+        self.principal = doors.commons.clean(peer.principal)
+        self.element = xfcc.render(own_spiffe, peer, doors.details)
+        self.constant_lines = client_cert_lines(doors.config.client_cert_header, peer)
+        #: The decision on every request, when there is nothing to look at but the peer, and its counter.
+        self.always: Decision | None = None
+        constant = self.authorization.constant
+        self.waved_through = doors.count(constant) if constant is not None else Tally()
+        if constant is not None and constant.allowed and not doors.needs_normal_paths:
+            self.always = constant
 
 
 class _InboundDoor:
@@ -135,10 +186,13 @@ class _InboundDoor:
         "surroundings",
     )
 
-    def __init__(self, doors: InboundDoors, accepted: Accepted, peer: PeerIdentity, session: TlsSession) -> None:
+    def __init__(
+        self, doors: InboundDoors, accepted: Accepted, peer: PeerIdentity, session: TlsSession
+    ) -> None:
         self._doors = doors
         self._accepted = accepted
-        self._authorization = doors.authorizer.for_peer(peer)
+        judged = doors.judge(peer)
+        self._authorization = judged.authorization
         self._tallies: dict[Decision, Tally] = {}
         self._authority = b""
         self._host = b""
@@ -147,39 +201,41 @@ class _InboundDoor:
         self.new_exchange = partial(Exchange, self)  # a frame less per request than a method
         self.is_remote = True
         self.response_extra = b""
-        clean = doors.commons.clean
         self.record = ExchangeRecord(
             direction="inbound",
             listener=doors.name,
             protocol="HTTP/1.1" if doors.config.protocol == "http" else "tcp",
-            peer=clean(peer.principal),
+            peer=judged.principal,
             peer_address=accepted.peer_address,
             tls_version=session.version,
             tls_group=session.group,
         )
         # What every request of this peer gets, whatever it asks for, is in the record and counter from the start.
-        self._always: Decision | None = None
-        constant = self._authorization.constant
-        if constant is not None and constant.allowed and not doors.needs_normal_paths:
-            self._always = constant
-            self._waved_through = doors.count(constant)
-            self.record.rule, self.record.reason = constant.rule, constant.reason
+        self._always = judged.always
+        self._waved_through = judged.waved_through
+        if judged.always is not None:
+            self.record.rule, self.record.reason = judged.always.rule, judged.always.reason
         host = accepted.peer_address.rpartition(":")[0].strip("[]")
         self._lines = ForwardingLines(
             doors.forwarding,
             peer_address="" if accepted.peer_address.startswith("unix:") else host,
-            element=xfcc.render(doors.commons.own_spiffe(), peer, doors.details),
-            constant=client_cert_lines(doors.config.client_cert_header, peer),
+            element=judged.element,
+            constant=judged.constant_lines,
         )
 
     def connection_closed(self, connection: ServerConnection) -> None:
+        del self.new_exchange  # the cycle through it would wait for the rare collector
         self._doors.forget(connection, self._accepted)
 
     def enter(self, exchange: Exchange, head: RequestHead) -> Route:
         """Walk the steps of this direction; the first that refuses raises."""
         doors = self._doors
-        dropped = sanitize(head, drop_overrides=doors.drops_overrides) if head.roles & _SUSPECT else ()
-        if head.authority is not self._authority:  # the line cache gives the same object for the same Host
+        dropped = (
+            sanitize(head, drop_overrides=doors.drops_overrides) if head.roles & _SUSPECT else ()
+        )
+        if (
+            head.authority is not self._authority
+        ):  # the line cache gives the same object for the same Host
             self._host = normal_authority(head)
             self._authority = head.authority
         decision = self._always
@@ -196,7 +252,9 @@ class _InboundDoor:
             raise DownstreamProtocolError("connect_refused", status=501)
         if head.roles & VIA and names_us(head.marked, doors.pseudonym):
             raise LoopDetected("loop_detected")
-        route = doors.table.constant or doors.table.find(self._host, head.method, head.path, head.fields)
+        route = doors.table.constant or doors.table.find(
+            self._host, head.method, head.path, head.fields
+        )
         if route is None:
             raise NoRoute("no_route")
         received_authority = head.authority
@@ -205,7 +263,9 @@ class _InboundDoor:
         if head.upgrade:
             keep_upgrade(head, route.upgrades)
         exchange.request_id, exchange.trace_id, lines = stamp(head, self.surroundings.random_bits)
-        forwarded = self._lines.render(received_authority, dropped, may_forward=decision.may_forward)
+        forwarded = self._lines.render(
+            received_authority, dropped, may_forward=decision.may_forward
+        )
         exchange.extra = forwarded + lines + doors.via[head.version]
         return route
 
@@ -227,6 +287,10 @@ class _InboundDoor:
             if not doors.config.audit:
                 raise AccessDenied(decision.reason)
             doors.commons.log.warning(
-                "authorization_would_deny", listener=doors.name, peer=self.record.peer, rule=decision.rule, reason=decision.reason
+                "authorization_would_deny",
+                listener=doors.name,
+                peer=self.record.peer,
+                rule=decision.rule,
+                reason=decision.reason,
             )
         return decision

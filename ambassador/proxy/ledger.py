@@ -78,7 +78,9 @@ class Ledger:
             stats = target.stats
         else:
             template = exchange.door.record
-            stats = self._metrics.requests(template.direction, template.listener, route="", service="")
+            stats = self._metrics.requests(
+                template.direction, template.listener, route="", service=""
+            )
         error = exchange.error
         stats.exchange_ended(
             exchange.status,

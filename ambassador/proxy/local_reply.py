@@ -38,17 +38,24 @@ class DateLine:
         return self._line
 
 
-def local_reply(error: ExchangeError, *, remote: bool, status: int = 0) -> tuple[ResponseHead, bytes, bytes]:
+def local_reply(
+    error: ExchangeError, *, remote: bool, status: int = 0
+) -> tuple[ResponseHead, bytes, bytes]:
     """Give head, extra header lines and body of the answer to a failed exchange."""
     status = status or error.status
     reason = _REASONS.get(status, b"")
     if remote:
         return ResponseHead(status, reason, [], 0), b"", b""
     flag = error.flag.value
-    body = (error.message or reason.decode() or error.detail).encode("utf-8", "backslashreplace") + b"\n"
-    extra = b"X-Ambassador-Flags: %b\r\nX-Ambassador-Detail: %b\r\nContent-Type: text/plain; charset=utf-8\r\n" % (
-        flag.encode(),
-        error.detail.encode(),
+    body = (error.message or reason.decode() or error.detail).encode(
+        "utf-8", "backslashreplace"
+    ) + b"\n"
+    extra = (
+        b"X-Ambassador-Flags: %b\r\nX-Ambassador-Detail: %b\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        % (
+            flag.encode(),
+            error.detail.encode(),
+        )
     )
     if flag in _RETRY_AFTER:
         extra += b"Retry-After: %d\r\n" % _RETRY_AFTER[flag]

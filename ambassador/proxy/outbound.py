@@ -21,7 +21,14 @@ from ambassador.policy.hosts import can_be_rebound, split_authority
 from ambassador.policy.paths import is_normal_path
 from ambassador.policy.routing import suggest
 from ambassador.policy.trace_context import stamp
-from ambassador.proxy.doors import Doors, count_hop, keep_upgrade, normal_authority, rewrite, tunnel_head
+from ambassador.proxy.doors import (
+    Doors,
+    count_hop,
+    keep_upgrade,
+    normal_authority,
+    rewrite,
+    tunnel_head,
+)
 from ambassador.proxy.exchange import Exchange
 from ambassador.proxy.snapshot import Route, RouteCompiler
 
@@ -39,9 +46,20 @@ _USUAL: Final = 4  # no longer are GET, HEAD, POST and PUT
 class OutboundDoors(Doors):
     """The compiled view of one outbound listener, and its open connections."""
 
-    __slots__ = ("config", "drops_overrides", "fixed", "known", "own_names", "services", "table", "via")
+    __slots__ = (
+        "config",
+        "drops_overrides",
+        "fixed",
+        "known",
+        "own_names",
+        "services",
+        "table",
+        "via",
+    )
 
-    def __init__(self, config: OutboundConfig, services: dict[str, ServiceConfig], commons: Commons) -> None:
+    def __init__(
+        self, config: OutboundConfig, services: dict[str, ServiceConfig], commons: Commons
+    ) -> None:
         super().__init__("outbound", config.name, config.limits, commons)
         self.config = config
         self.services = {name: service for name, service in services.items() if not service.is_app}
@@ -57,7 +75,12 @@ class OutboundDoors(Doors):
                 for name, service in self.services.items()
             )
         self.drops_overrides = self.table.names_paths or self.table.names_methods
-        self.known = sorted({*self.services, *(host for service in self.services.values() for host in service.hosts)})
+        self.known = sorted(
+            {
+                *self.services,
+                *(host for service in self.services.values() for host in service.hosts),
+            }
+        )
         self.own_names = frozenset(name.encode() for name in self.known)
         self.via = {version: via_line(self.pseudonym, version=version) for version in (10, 11)}
 
@@ -82,7 +105,18 @@ class OutboundDoors(Doors):
 class _OutboundDoor:
     """One connection of the app."""
 
-    __slots__ = ("_accepted", "_authority", "_doors", "_host", "exchange_ended", "is_remote", "new_exchange", "record", "response_extra", "surroundings")
+    __slots__ = (
+        "_accepted",
+        "_authority",
+        "_doors",
+        "_host",
+        "exchange_ended",
+        "is_remote",
+        "new_exchange",
+        "record",
+        "response_extra",
+        "surroundings",
+    )
 
     def __init__(self, doors: OutboundDoors, accepted: Accepted) -> None:
         self._doors = doors
@@ -113,12 +147,18 @@ class _OutboundDoor:
         if head.roles & _SUSPECT:
             sanitize(head, drop_overrides=doors.drops_overrides)
         if head.roles & BROWSER and not doors.config.browsers_allowed and is_foreign_page(head):
-            raise AccessDenied("foreign_origin", "Web pages may not call services through this port.")
-        if head.authority is not self._authority:  # the line cache gives the same object for the same Host
+            raise AccessDenied(
+                "foreign_origin", "Web pages may not call services through this port."
+            )
+        if (
+            head.authority is not self._authority
+        ):  # the line cache gives the same object for the same Host
             self._host = normal_authority(head)
             self._authority = head.authority
         if head.roles & VIA and names_us(head.marked, doors.pseudonym):
-            raise LoopDetected("loop_detected", "This request has passed through this listener before.")
+            raise LoopDetected(
+                "loop_detected", "This request has passed through this listener before."
+            )
         route = self._route(self._host, head)
         if len(head.method) > _USUAL:
             count_hop(head)
@@ -139,7 +179,9 @@ class _OutboundDoor:
         if everything is not None:
             if not doors.config.browsers_allowed and can_be_rebound(host, doors.own_names):
                 # Every host leads here, so the name must be one that no stranger's DNS can give (H7).
-                raise AccessDenied("foreign_host", "This Host is not one of the service's names; see `hosts`.")
+                raise AccessDenied(
+                    "foreign_host", "This Host is not one of the service's names; see `hosts`."
+                )
             return everything
         if table.names_paths and head.path.startswith(b"/") and not is_normal_path(head.path):
             raise DownstreamProtocolError("path_not_normal", "The path is not in normal form.")
@@ -170,4 +212,6 @@ class _OutboundDoor:
             for state in target.service.endpoints
         }
         if port not in ports:
-            raise AccessDenied("connect_port", "CONNECT may only name a port that the service's endpoints have.")
+            raise AccessDenied(
+                "connect_port", "CONNECT may only name a port that the service's endpoints have."
+            )

@@ -32,7 +32,17 @@ class Target:
 class Route:
     """One route, ready to be walked."""
 
-    __slots__ = ("_split", "matched_prefix", "name", "only_target", "rewrite_host", "rewrite_prefix", "rewrites", "targets", "upgrades")
+    __slots__ = (
+        "_split",
+        "matched_prefix",
+        "name",
+        "only_target",
+        "rewrite_host",
+        "rewrite_prefix",
+        "rewrites",
+        "targets",
+        "upgrades",
+    )
 
     def __init__(
         self,
@@ -67,7 +77,9 @@ class RouteCompiler:
 
     __slots__ = ("_direction", "_directory", "_listener", "_metrics")
 
-    def __init__(self, direction: str, listener: str, directory: Directory, metrics: Metrics) -> None:
+    def __init__(
+        self, direction: str, listener: str, directory: Directory, metrics: Metrics
+    ) -> None:
         self._direction = direction
         self._listener = listener
         self._directory = directory
@@ -77,9 +89,13 @@ class RouteCompiler:
         """Give the table of explicit routes."""
         return RouteTable([(route.name, route.match, self._route(route)) for route in routes])
 
-    def by_name(self, services: Iterable[tuple[str, Sequence[str], RouteSettings]]) -> RouteTable[Route]:
+    def by_name(
+        self, services: Iterable[tuple[str, Sequence[str], RouteSettings]]
+    ) -> RouteTable[Route]:
         """Give the table that leads NAME, NAME.localhost and `hosts` to the service NAME."""
-        return by_name([(name, hosts, self.single(name, settings)) for name, hosts, settings in services])
+        return by_name(
+            [(name, hosts, self.single(name, settings)) for name, hosts, settings in services]
+        )
 
     def single(self, service: str, settings: RouteSettings) -> Route:
         """Give the route that leads everything to one service; it has the service's name."""
@@ -91,15 +107,26 @@ class RouteCompiler:
         return Route(
             route.name,
             [
-                (self._target(route.name, service, route.service_settings.get(service, route.settings)), weight)
+                (
+                    self._target(
+                        route.name, service, route.service_settings.get(service, route.settings)
+                    ),
+                    weight,
+                )
                 for service, weight in route.targets
             ],
             route.settings,
             matched_prefix=matched.encode(),
-            rewrite_prefix=rewrite.prefix.encode() if rewrite is not None and rewrite.prefix is not None else None,
-            rewrite_host=rewrite.host.encode() if rewrite is not None and rewrite.host is not None else None,
+            rewrite_prefix=rewrite.prefix.encode()
+            if rewrite is not None and rewrite.prefix is not None
+            else None,
+            rewrite_host=rewrite.host.encode()
+            if rewrite is not None and rewrite.host is not None
+            else None,
         )
 
     def _target(self, route: str, service: str, settings: RouteSettings) -> Target:
-        stats = self._metrics.requests(self._direction, self._listener, route=route, service=service)
+        stats = self._metrics.requests(
+            self._direction, self._listener, route=route, service=service
+        )
         return Target(self._directory[service], settings, stats)

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 class Surroundings:
     """Clocks, chance and sinks of the process, bound once so that the hot path looks nothing up."""
 
-    __slots__ = ("chance", "budget", "crashed", "date", "loop", "loop_time", "monotonic", "random_bits", "wall")
+    __slots__ = (
+        "budget",
+        "chance",
+        "crashed",
+        "date",
+        "loop",
+        "loop_time",
+        "monotonic",
+        "random_bits",
+        "wall",
+    )
 
     def __init__(
         self,

@@ -13,13 +13,11 @@ from ambassador.http.http1.client import ClientConnection
 from ambassador.http.raw import RawConnection
 from ambassador.net.alarm import NEVER, Alarm
 from ambassador.net.dialer import DialError, Dialled, TlsClient, dial
-from ambassador.net.transport import Budget, Transport
+from ambassador.net.transport import Budget, TlsConnection, Transport
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
-
-    from OpenSSL import SSL
 
     from ambassador.config.model import ServiceConfig
     from ambassador.core.model import Address, Endpoint
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 class SessionTls(TlsClient, Protocol):
     """The client side of TLS with its memory of sessions."""
 
-    def remember(self, session_key: object, connection: SSL.Connection, mono_now: float) -> None: ...
+    def remember(self, session_key: object, connection: TlsConnection, mono_now: float) -> None: ...
 
 
 class PoolEvents(Protocol):
@@ -136,7 +134,9 @@ class Pool:
         settings = config.pool
         self._max_idle: float = settings.max_idle
         self._max_age_s = settings.max_age_s
-        self._max_requests: float = NEVER if settings.max_requests is None else settings.max_requests
+        self._max_requests: float = (
+            NEVER if settings.max_requests is None else settings.max_requests
+        )
         self._idle_timeout_s = settings.idle_timeout_s
         self._now = environment.loop.time
 
@@ -257,11 +257,12 @@ class Pool:
             self,
             cache=environment.cache,
             limits=environment.limits,
-            refusal=None if tls is None else tls.refusal,
             peer_text=dialled.peer_text,
         )
         if tls is not None and self._tls is not None and self._tls() is not tls:
-            connection.born_at = -NEVER  # the credentials were replaced while it was dialled: one exchange, no more
+            connection.born_at = (
+                -NEVER
+            )  # the credentials were replaced while it was dialled: one exchange, no more
         connection.start()
         waiter = attempt.waiter
         if waiter is None:
@@ -282,7 +283,6 @@ class Pool:
         connection = RawConnection(
             self._transport(dialled),
             dialled.peer_text,
-            refusal=None if tls is None else tls.refusal,
             closed=self._tunnel_closed,
         )
         self.tunnels.add(connection)

@@ -69,10 +69,13 @@ class Service:
         self._random = random
         # A tuple that stays the same: the balancer computes what depends on the set once per tuple.
         self.endpoints = tuple(
-            EndpointState(endpoint, Pool(endpoint, config, environment, tls)) for endpoint in config.endpoints
+            EndpointState(endpoint, Pool(endpoint, config, environment, tls))
+            for endpoint in config.endpoints
         )
         self._now = environment.loop.time
-        self._shunned_until = 0.0  # the latest of all endpoints: before it they are looked at one by one
+        self._shunned_until = (
+            0.0  # the latest of all endpoints: before it they are looked at one by one
+        )
         self._balancer: RoundRobin[EndpointState] | LeastRequest[EndpointState] = (
             RoundRobin() if config.balance == "round_robin" else LeastRequest()
         )
@@ -107,7 +110,10 @@ class Service:
     def connections(self) -> dict[str, int]:
         """Give the number of connections by state."""
         pools = [state.pool for state in self.endpoints]
-        return {"idle": sum(len(p.idle) for p in pools), "busy": sum(len(p.busy) + len(p.tunnels) for p in pools)}
+        return {
+            "idle": sum(len(p.idle) for p in pools),
+            "busy": sum(len(p.busy) + len(p.tunnels) for p in pools),
+        }
 
     def retire(self) -> None:
         """Use no connection again that was made with the credentials that have been replaced."""

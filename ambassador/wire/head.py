@@ -193,7 +193,11 @@ class _StatusLines(dict[bytes, tuple[int, bytes, int]]):
         if found is None:
             raise HeadError(400, "bad_status_line", "The status line is malformed.")
         minor, code, reason = found.groups(b"")
-        read = (int(code), reason, 11 if minor == b"1" else 10)  # three ASCII digits, said the expression
+        read = (
+            int(code),
+            reason,
+            11 if minor == b"1" else 10,
+        )  # three ASCII digits, said the expression
         if len(line) <= MAX_CACHED_LINE:
             if len(self) >= _MAX_SHAPES:
                 self.clear()

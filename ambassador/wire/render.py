@@ -74,6 +74,4 @@ def render_response_head(
     if head.upgrade and status in {101, 426}:
         # RFC 9110 §7.8, §15.5.22: these two MUST name the protocols; elsewhere Upgrade is upstream's own offer.
         tail += b"Connection: upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
-    return b"\r\n".join(
-        [_STATUS[status] + head.reason, *map(_line, head.fields), tail + b"\r\n"]
-    )
+    return b"\r\n".join([_STATUS[status] + head.reason, *map(_line, head.fields), tail + b"\r\n"])

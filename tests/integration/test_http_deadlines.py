@@ -52,7 +52,9 @@ def test_a_slow_head_gets_408(side: Side, begin: bytes) -> None:
     over.set()
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"Connection: close\r\n" in answer
-    record = side.sidecar.wait_for_record(status=408, direction=side.direction, detail="head_timeout")
+    record = side.sidecar.wait_for_record(
+        status=408, direction=side.direction, detail="head_timeout"
+    )
     assert (record["flags"], record["phase"]) == ("SI", "head")
 
 
@@ -100,10 +102,14 @@ def test_a_response_body_that_stops_coming_is_cut(side: Side) -> None:
 def test_a_silent_tunnel_is_cut(side: Side) -> None:
     """body_idle_timeout: tunnels too."""
     client = side.connect()
-    client.send(b"GET / HTTP/1.1\r\nHost: payments\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    client.send(
+        b"GET / HTTP/1.1\r\nHost: payments\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
     up = side.upstream()
     up.read_until(b"\r\n\r\n")
-    up.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    up.send(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
     client.read_until(b"\r\n\r\n")
 
     assert client.is_ended()
@@ -121,7 +127,9 @@ def test_no_response_head_in_time_gets_504(side: Side) -> None:
     assert answer.startswith(b"HTTP/1.1 504 ")
     assert b"Connection" not in answer
     assert up.is_ended()
-    record = side.sidecar.wait_for_record(status=504, direction=side.direction, detail="response_timeout")
+    record = side.sidecar.wait_for_record(
+        status=504, direction=side.direction, detail="response_timeout"
+    )
     assert (record["flags"], record["phase"], record["attempts"]) == ("UT", "wait", 1)
 
 

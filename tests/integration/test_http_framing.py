@@ -100,7 +100,9 @@ def test_a_request_arrives_as_it_was_meant(side: Side, name: str) -> None:
     assert answer.endswith(b"\r\n\r\nok")
 
 
-@pytest.mark.parametrize("name", ["length", "chunked with extension", "trailers", "empty line in front"])
+@pytest.mark.parametrize(
+    "name", ["length", "chunked with extension", "trailers", "empty line in front"]
+)
 def test_a_request_may_come_byte_by_byte(side: Side, name: str) -> None:
     """A message is the same however TCP cuts it."""
     sent, expected = REQUESTS[name]
@@ -217,7 +219,11 @@ def test_a_response_may_be_cut_anywhere(outbound: Side, name: str) -> None:
         up.read_until(b"\r\n\r\n")
         up.send(sent[:at])
         up.send(sent[at:])
-        answer = client.read_message() if method == b"GET" and b"304" not in sent else client.read_until(b"\r\n\r\n")
+        answer = (
+            client.read_message()
+            if method == b"GET" and b"304" not in sent
+            else client.read_until(b"\r\n\r\n")
+        )
         assert same_body(by_name(plain_response(answer))) == same_body(by_name(expected))
 
 

@@ -16,7 +16,9 @@ CONFIG = {"service": {"hosts": ["pay.example.org"]}}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def get(*lines: bytes, target: bytes = b"/", host: bytes = b"payments", method: bytes = b"GET") -> bytes:
+def get(
+    *lines: bytes, target: bytes = b"/", host: bytes = b"payments", method: bytes = b"GET"
+) -> bytes:
     return b"\r\n".join([method + b" " + target + b" HTTP/1.1", b"Host: " + host, *lines, b"", b""])
 
 
@@ -29,7 +31,14 @@ FORGED = [
 
 def spellings(name: bytes) -> list[bytes]:
     """Give the ways in which a gateway interface reads the same name."""
-    return [name, name.lower(), name.upper(), name.replace(b"-", b"_"), name.replace(b"-", b"."), name.replace(b"-", b"_", 1)]
+    return [
+        name,
+        name.lower(),
+        name.upper(),
+        name.replace(b"-", b"_"),
+        name.replace(b"-", b"."),
+        name.replace(b"-", b"_", 1),
+    ]
 
 
 @pytest.mark.parametrize("name", FORGED)
@@ -58,7 +67,17 @@ def test_forged_identity_never_arrives(side: Side, name: bytes) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [b"Host", b"Authorization", b"Cookie", b"traceparent", b"X-Request-Id", b"Content-Type", b"Cache-Control", b"Via", b"Origin-Free"],
+    [
+        b"Host",
+        b"Authorization",
+        b"Cookie",
+        b"traceparent",
+        b"X-Request-Id",
+        b"Content-Type",
+        b"Cache-Control",
+        b"Via",
+        b"Origin-Free",
+    ],
 )
 def test_connection_cannot_take_away_what_is_for_all(side: Side, name: bytes) -> None:
     """Threats A3; RFC 9110 §7.6.1."""
@@ -90,7 +109,9 @@ def test_a_forged_answer_of_upstream_never_arrives(side: Side) -> None:
     client.send(get())
     up = side.upstream()
     up.read_message()
-    up.send(b"HTTP/1.1 200 OK\r\nX-Ambassador-Flags: UF\r\nx_ambassador_detail: y\r\nX-Ambassador-New: 1\r\nContent-Length: 0\r\n\r\n")
+    up.send(
+        b"HTTP/1.1 200 OK\r\nX-Ambassador-Flags: UF\r\nx_ambassador_detail: y\r\nX-Ambassador-New: 1\r\nContent-Length: 0\r\n\r\n"
+    )
 
     answer = client.read_message()
     assert b"mbassador-" not in re.sub(rb"Via: 1.1 ambassador-\S+", b"", answer).lower()
@@ -120,7 +141,14 @@ def test_a_loop_is_refused(side: Side) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "kept"),
-    [(b"abc-1", True), (b"a b", False), (b"a" * 129, False), (b"", False), (b'a"b', False), (b"a\xffb", False)],
+    [
+        (b"abc-1", True),
+        (b"a b", False),
+        (b"a" * 129, False),
+        (b"", False),
+        (b'a"b', False),
+        (b"a\xffb", False),
+    ],
 )
 def test_a_well_formed_request_id_goes_on(side: Side, sent: bytes, kept: bool) -> None:
     """Config §5."""
@@ -142,7 +170,9 @@ def test_a_doubled_request_id_is_made_anew(side: Side) -> None:
 def test_a_trace_is_continued_or_begun(side: Side) -> None:
     """W3C Trace Context §3.2."""
     trace = b"0af7651916cd43dd8448eb211c80319c"
-    first, _ = side.exchange(get(b"traceparent: 00-" + trace + b"-b7ad6b7169203331-01", b"tracestate: a=1"), OK)
+    first, _ = side.exchange(
+        get(b"traceparent: 00-" + trace + b"-b7ad6b7169203331-01", b"tracestate: a=1"), OK
+    )
     request = parse_request(first)
     parent = request.value("traceparent")
     assert parent.startswith(b"00-" + trace + b"-")
@@ -158,7 +188,9 @@ def test_date_is_added_once(side: Side) -> None:
     up = side.upstream()
     up.read_message()
     up.send(b"HTTP/1.1 200 OK\r\nDate: Tue, 15 Nov 1994 08:12:31 GMT\r\nContent-Length: 0\r\n\r\n")
-    assert re.findall(rb"Date: .*\r\n", client.read_message()) == [b"Date: Tue, 15 Nov 1994 08:12:31 GMT\r\n"]
+    assert re.findall(rb"Date: .*\r\n", client.read_message()) == [
+        b"Date: Tue, 15 Nov 1994 08:12:31 GMT\r\n"
+    ]
     client.send(get())
     up.read_message()
     up.send(OK)
@@ -179,11 +211,17 @@ def test_date_is_added_once(side: Side) -> None:
         (get(target=b"http://payments/x?y", host=b"payments"), b"GET /x?y HTTP/1.1", b"payments"),
         (get(target=b"http://payments:80", host=b"other"), b"GET / HTTP/1.1", b"payments:80"),
         (get(target=b"HTTP://payments?q", host=b"other"), b"GET /?q HTTP/1.1", b"payments"),
-        (get(target=b"http://payments", host=b"a", method=b"OPTIONS"), b"OPTIONS * HTTP/1.1", b"payments"),
+        (
+            get(target=b"http://payments", host=b"a", method=b"OPTIONS"),
+            b"OPTIONS * HTTP/1.1",
+            b"payments",
+        ),
         (get(target=b"*", method=b"OPTIONS"), b"OPTIONS * HTTP/1.1", b"payments"),
     ],
 )
-def test_the_authority_selects_the_service(outbound: Side, request_: bytes, line: bytes, host: bytes) -> None:
+def test_the_authority_selects_the_service(
+    outbound: Side, request_: bytes, line: bytes, host: bytes
+) -> None:
     """RFC 9112 §3.2.2; threats F3: one authority, which goes on as it was."""
     received, _ = outbound.exchange(request_, OK)
 
@@ -193,13 +231,31 @@ def test_the_authority_selects_the_service(outbound: Side, request_: bytes, line
 
 @pytest.mark.parametrize(
     "host",
-    [b"nobody", b"127.0.0.1:9901", b"localhost", b"169.254.169.254", b"[::ffff:127.0.0.1]", b"0", b"2130706433",
-     b"payments.evil.example", b"xpayments", b"payments.localhost.evil", b"evil.localhost", b"web"],
+    [
+        b"nobody",
+        b"127.0.0.1:9901",
+        b"localhost",
+        b"169.254.169.254",
+        b"[::ffff:127.0.0.1]",
+        b"0",
+        b"2130706433",
+        b"payments.evil.example",
+        b"xpayments",
+        b"payments.localhost.evil",
+        b"evil.localhost",
+        b"web",
+    ],
 )
 @pytest.mark.parametrize("form", ["host", "absolute"])
-def test_unknown_authorities_are_404_and_never_dialled(outbound: Side, host: bytes, form: str) -> None:
+def test_unknown_authorities_are_404_and_never_dialled(
+    outbound: Side, host: bytes, form: str
+) -> None:
     """Threats H1."""
-    sent = get(b"Connection: close", host=host) if form == "host" else get(b"Connection: close", target=b"http://" + host + b"/")
+    sent = (
+        get(b"Connection: close", host=host)
+        if form == "host"
+        else get(b"Connection: close", target=b"http://" + host + b"/")
+    )
 
     answer = outbound.refused(sent)
 
@@ -231,7 +287,9 @@ def test_an_unknown_service_is_told_what_could_be_meant(outbound: Side) -> None:
     ],
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS"])
-def test_pages_of_others_are_refused(outbound: Side, lines: tuple[bytes, ...], method: bytes) -> None:
+def test_pages_of_others_are_refused(
+    outbound: Side, lines: tuple[bytes, ...], method: bytes
+) -> None:
     """Threats H7: no CORS answer either."""
     client = outbound.connect()
     client.send(get(*lines, method=method))
@@ -242,7 +300,10 @@ def test_pages_of_others_are_refused(outbound: Side, lines: tuple[bytes, ...], m
     assert outbound.no_upstream()
 
 
-@pytest.mark.parametrize("lines", [(b"Origin: http://payments",), (b"Sec-Fetch-Site: same-origin",), (b"Sec-Fetch-Site: none",)])
+@pytest.mark.parametrize(
+    "lines",
+    [(b"Origin: http://payments",), (b"Sec-Fetch-Site: same-origin",), (b"Sec-Fetch-Site: none",)],
+)
 def test_own_pages_pass(outbound: Side, lines: tuple[bytes, ...]) -> None:
     """Threats H7."""
     assert outbound.exchange(get(*lines), OK)[1].startswith(b"HTTP/1.1 200 ")
@@ -263,7 +324,11 @@ def test_a_local_reply_says_why_to_the_app_alone(outbound: Side, inbound: Side) 
             assert b"X-Ambassador-Flags: DPE\r\nX-Ambassador-Detail: bad_content_length" in head
             assert body == b"Content-Length is not one decimal number.\n"
         else:
-            assert sorted(line.split(b":")[0] for line in head.split(b"\r\n")[1:]) == [b"Connection", b"Content-Length", b"Date"]
+            assert sorted(line.split(b":")[0] for line in head.split(b"\r\n")[1:]) == [
+                b"Connection",
+                b"Content-Length",
+                b"Date",
+            ]
             assert body == b""
 
 

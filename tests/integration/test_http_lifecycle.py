@@ -67,7 +67,9 @@ def test_an_old_client_may_keep_its_connection(side: Side) -> None:
         b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok",
     ],
 )
-def test_an_old_client_never_gets_chunks(side: Side, lines: tuple[bytes, ...], response: bytes) -> None:
+def test_an_old_client_never_gets_chunks(
+    side: Side, lines: tuple[bytes, ...], response: bytes
+) -> None:
     """RFC 9112 §6.1: the end of the connection is the end of the body."""
     client = side.connect()
     client.send(get(b"/", *lines, version=b"1.0"))
@@ -97,7 +99,10 @@ def test_an_old_client_gets_no_interim_response(side: Side) -> None:
 def test_an_old_client_that_expects_100_gets_the_answer(side: Side) -> None:
     """RFC 9110 §10.1.1: the expectation of an HTTP/1.0 client is ignored."""
     client = side.connect()
-    client.send(get(b"/", b"Expect: 100-continue", b"Content-Length: 2", version=b"1.0", method=b"POST") + b"ab")
+    client.send(
+        get(b"/", b"Expect: 100-continue", b"Content-Length: 2", version=b"1.0", method=b"POST")
+        + b"ab"
+    )
     up = side.upstream()
     received = up.read_message()
     up.send(OK)
@@ -191,7 +196,13 @@ def test_an_upstream_that_says_close_is_not_used_again(side: Side) -> None:
 def test_pipelined_requests_are_answered_in_order(side: Side) -> None:
     """RFC 9112 §9.3.2; also behind a slow answer and a refusal."""
     client = side.connect()
-    client.send(get(b"/1") + get(b"/2", b"Content-Length: 3", method=b"POST") + b"abc" + get(b"/3") + get(b"/4"))
+    client.send(
+        get(b"/1")
+        + get(b"/2", b"Content-Length: 3", method=b"POST")
+        + b"abc"
+        + get(b"/3")
+        + get(b"/4")
+    )
     up = side.upstream()
 
     for number in b"1234":
@@ -329,7 +340,9 @@ def test_close_notify_of_a_tls_client_is_a_departure(inbound: Side) -> None:
     client.half_close()
 
     assert up.is_ended()
-    record = inbound.sidecar.wait_for_record(path="/departed", flags="DC", detail="downstream_closed")
+    record = inbound.sidecar.wait_for_record(
+        path="/departed", flags="DC", detail="downstream_closed"
+    )
     assert (record["status"], record["phase"]) == (0, "wait")
 
 
@@ -508,7 +521,9 @@ def test_an_upstream_that_ends_before_its_answer(side: Side, how: str) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n",
     ],
 )
-def test_a_truncated_response_is_truncated_downstream(side: Side, how: str, response: bytes) -> None:
+def test_a_truncated_response_is_truncated_downstream(
+    side: Side, how: str, response: bytes
+) -> None:
     """House §7: cut, never a clean last chunk."""
     client = side.connect()
     client.send(GET)
@@ -730,7 +745,9 @@ def test_a_refused_upgrade_is_an_ordinary_answer(side: Side) -> None:
     client.send(UPGRADE)
     up = side.upstream()
     up.read_until(b"\r\n\r\n")
-    up.send(b"HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n")
+    up.send(
+        b"HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n"
+    )
     answer = client.read_until(b"\r\n\r\n")
     client.send(GET)
 
@@ -742,7 +759,13 @@ def test_a_refused_upgrade_is_an_ordinary_answer(side: Side) -> None:
 def test_only_listed_protocols_can_be_asked_for(side: Side, token: bytes) -> None:
     """Threats F5."""
     received, _ = side.exchange(
-        get(b"/", b"Connection: upgrade, http2-settings", b"Upgrade: " + token, b"HTTP2-Settings: AA"), OK
+        get(
+            b"/",
+            b"Connection: upgrade, http2-settings",
+            b"Upgrade: " + token,
+            b"HTTP2-Settings: AA",
+        ),
+        OK,
     )
 
     assert plain_request(received) == GET
@@ -750,7 +773,9 @@ def test_only_listed_protocols_can_be_asked_for(side: Side, token: bytes) -> Non
 
 def test_an_upgrade_of_http_1_0_is_ignored(side: Side) -> None:
     """RFC 9110 §7.8."""
-    received, _ = side.exchange(get(b"/", b"Connection: upgrade", b"Upgrade: websocket", version=b"1.0"), OK)
+    received, _ = side.exchange(
+        get(b"/", b"Connection: upgrade", b"Upgrade: websocket", version=b"1.0"), OK
+    )
 
     assert plain_request(received) == GET
 
@@ -777,7 +802,13 @@ def test_connect_opens_a_tunnel_to_a_configured_service(outbound: Side, stage: S
 
 @pytest.mark.parametrize(
     ("target", "status"),
-    [(b"payments:1", 403), (b"nobody:443", 404), (b"169.254.169.254:80", 404), (b"127.0.0.1:9901", 404), (b"[::1]:80", 404)],
+    [
+        (b"payments:1", 403),
+        (b"nobody:443", 404),
+        (b"169.254.169.254:80", 404),
+        (b"127.0.0.1:9901", 404),
+        (b"[::1]:80", 404),
+    ],
 )
 def test_connect_reaches_nothing_else(outbound: Side, target: bytes, status: int) -> None:
     """Threats H1."""

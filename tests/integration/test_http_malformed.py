@@ -116,7 +116,9 @@ def test_a_malformed_request_is_refused_and_nothing_behind_it_served(side: Side,
     assert (b"X-Ambassador-Detail: " in answer) is (side.direction == "outbound")
 
 
-@pytest.mark.parametrize("name", ["length and chunked", "folded", "bare lf", "http/2.0", "many fields"])
+@pytest.mark.parametrize(
+    "name", ["length and chunked", "folded", "bare lf", "http/2.0", "many fields"]
+)
 def test_a_malformed_request_is_refused_byte_by_byte(side: Side, name: str) -> None:
     """However TCP cuts it."""
     sent, status = BAD_REQUESTS[name]

@@ -117,11 +117,15 @@ def test_a_tunnel_has_pressure_both_ways(side: Side) -> None:
     total = 32 * MIB
     client = side.connect()
     client.sock.settimeout(30)
-    client.send(b"GET / HTTP/1.1\r\nHost: payments\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    client.send(
+        b"GET / HTTP/1.1\r\nHost: payments\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
     up = side.upstream()
     up.sock.settimeout(30)
     up.read_until(b"\r\n\r\n")
-    up.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    up.send(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
     client.read_until(b"\r\n\r\n")
     down, upload = Pump(up, total), Pump(client, total)
     eventually(lambda: down.stands() and upload.stands())
@@ -150,7 +154,10 @@ def test_a_large_chunked_echo(side: Side) -> None:
 
     def echo() -> None:
         up.read_until(b"\r\n\r\n")
-        up.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + bytes(up.received[up._taken :]))
+        up.send(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + bytes(up.received[up._taken :])
+        )
         tail = bytes(up.received)[-16:]
         while not tail.endswith(b"\r\n0\r\n\r\n"):
             data = up._io.recv(65536)
@@ -184,10 +191,14 @@ def test_many_connections_at_once(side: Side, method: bytes) -> None:
     length = b"Content-Length: %d\r\n" % len(body) if body else b""
     clients = [side.connect() for _ in range(count)]
     for number, client in enumerate(clients):
-        client.send(b"%b /%d HTTP/1.1\r\nHost: payments\r\n%b\r\n%b" % (method, number, length, body))
+        client.send(
+            b"%b /%d HTTP/1.1\r\nHost: payments\r\n%b\r\n%b" % (method, number, length, body)
+        )
     ups = [side.upstream() for _ in range(count)]
     for up in ups:
         path = up.read_message().split(b" ")[1]
         up.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
 
-    assert [client.read_message().split(b"/")[-1] for client in clients] == [b"%d" % n for n in range(count)]
+    assert [client.read_message().split(b"/")[-1] for client in clients] == [
+        b"%d" % n for n in range(count)
+    ]

@@ -140,7 +140,9 @@ def test_curl_through_connect_speaks_tls_of_its_own(
     _, outbound, folder = place
     proxy = f"http://127.0.0.1:{outbound.outbound[1]}"
 
-    code, _, errors = _curl("--proxy", proxy, "--proxytunnel", "http://169.254.169.254/", cwd=folder)
+    code, _, errors = _curl(
+        "--proxy", proxy, "--proxytunnel", "http://169.254.169.254/", cwd=folder
+    )
 
     assert code != 0
     assert "404" in errors or "403" in errors

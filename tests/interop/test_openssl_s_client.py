@@ -30,7 +30,10 @@ def place(
     """A sidecar, and the folder with the client's files."""
     folder = tmp_path_factory.mktemp("openssl")
     shop, web = Pod("shop", authority, folder), Pod("web", authority, folder)
-    with App() as app, running_ambassador(shop.config(inbound=shop.inbound(app.port, [web])), folder) as running:
+    with (
+        App() as app,
+        running_ambassador(shop.config(inbound=shop.inbound(app.port, [web])), folder) as running,
+    ):
         yield running, web.folder
 
 
@@ -42,7 +45,17 @@ def _s_client(
     address = f"{sidecar.inbound[0]}:{sidecar.inbound[1]}"
     own = ["-cert", "tls.crt", "-key", "tls.key"] if certificate else []
     ended = subprocess.run(
-        [openssl, "s_client", "-connect", address, "-CAfile", "ca.crt", *own, "-ign_eof", *arguments],
+        [
+            openssl,
+            "s_client",
+            "-connect",
+            address,
+            "-CAfile",
+            "ca.crt",
+            *own,
+            "-ign_eof",
+            *arguments,
+        ],
         cwd=folder,
         input=data,
         stdout=subprocess.PIPE,
@@ -54,9 +67,7 @@ def _s_client(
 
 
 @pytest.mark.parametrize(("flag", "version"), [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")])
-def test_both_versions_are_served(
-    place: tuple[Ambassador, Path], flag: str, version: str
-) -> None:
+def test_both_versions_are_served(place: tuple[Ambassador, Path], flag: str, version: str) -> None:
     _, output = _s_client(place, flag)
 
     assert "HTTP/1.1 200 OK" in output
@@ -187,7 +198,14 @@ def _s_server(folder: Path, *arguments: str) -> Iterator[int]:
     port = reserve_port()
     process = subprocess.Popen(
         [
-            *(require_program("openssl"), "s_server", "-accept", f"127.0.0.1:{port}", "-www", "-quiet"),
+            *(
+                require_program("openssl"),
+                "s_server",
+                "-accept",
+                f"127.0.0.1:{port}",
+                "-www",
+                "-quiet",
+            ),
             *("-cert", "tls.crt", "-key", "tls.key", "-CAfile", "ca.crt", "-Verify", "3"),
             *("-verify_return_error", *arguments),
         ],
@@ -197,6 +215,7 @@ def _s_server(folder: Path, *arguments: str) -> Iterator[int]:
         stderr=subprocess.DEVNULL,
     )
     try:
+
         def listens() -> bool:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0

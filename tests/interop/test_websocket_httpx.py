@@ -6,6 +6,7 @@ import os
 import queue
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 
 import httpx
@@ -31,11 +32,15 @@ PATIENCE_S = 20.0
 
 
 class Speaker:
-    """A WebSocket application: `/echo` gives back, `/close` ends with the code it is told, `/push` speaks first."""
+    """A WebSocket application: `/echo` gives back, `/close` ends with the code it is told, `/push` speaks first.
+
+    `closed` tells by request target how each connection ended.
+    """
 
     def __init__(self) -> None:
         self.heads: list[dict[str, str]] = []
-        self.closed: queue.SimpleQueue[tuple[int | None, str | None]] = queue.SimpleQueue()
+        self.closed: defaultdict[str, queue.SimpleQueue[tuple[int | None, str | None]]]
+        self.closed = defaultdict(queue.SimpleQueue)
         self._server: Server = serve(
             self._talk,
             "127.0.0.1",
@@ -59,22 +64,24 @@ class Speaker:
         self.heads.append(
             {name.lower(): value for name, value in connection.request.headers.raw_items()}
         )
-        match connection.request.path:
-            case "/close":
-                code, reason = str(connection.recv()).split(" ", 1)
-                connection.close(int(code), reason)
-            case "/push":
-                for number in range(50):
-                    connection.send(f"push {number}")
-            case "/silent":
-                connection.recv()
-            case _:
-                for message in connection:
-                    connection.send(message)
+        path = connection.request.path
         try:
+            self._speak(connection, path.partition("?")[0])
             connection.recv()
         except ConnectionClosed:
-            self.closed.put((connection.close_code, connection.close_reason))
+            pass
+        self.closed[path].put((connection.close_code, connection.close_reason))
+
+    def _speak(self, connection: ServerConnection, path: str) -> None:
+        if path == "/close":
+            code, reason = str(connection.recv()).split(" ", 1)
+            connection.close(int(code), reason)
+        elif path == "/push":
+            for number in range(50):
+                connection.send(f"push {number}")
+        else:
+            for message in connection:
+                connection.send(message)
 
 
 @pytest.fixture(scope="module")
@@ -173,27 +180,23 @@ def test_a_close_of_the_client_reaches_the_application(
     talk: Pair, speaker: Speaker, code: int, reason: str
 ) -> None:
     """RFC 6455 §7.1.1, and the tunnel is over on both sides."""
-    while not speaker.closed.empty():
-        speaker.closed.get()
-    client = dial(talk, "/echo")
-    client.close(code, reason)
+    with dial(talk, f"/echo?{code}") as client:
+        client.close(code, reason)
 
-    assert speaker.closed.get(timeout=PATIENCE_S) == (code, reason)
+    assert speaker.closed[f"/echo?{code}"].get(timeout=PATIENCE_S) == (code, reason)
     eventually(lambda: talk.web.metric("connections") == 0, "no connection is left")
 
 
 def test_a_client_that_vanishes_is_missed_by_the_application(talk: Pair, speaker: Speaker) -> None:
     """RFC 6455 §7.1.5: 1006 is what nobody sent."""
-    while not speaker.closed.empty():
-        speaker.closed.get()
-    client = dial(talk, "/echo")
-    client.send("here")
-    assert client.recv(PATIENCE_S) == "here"
-    client.socket.shutdown(socket.SHUT_RDWR)
+    with dial(talk, "/echo?vanishes") as client:
+        client.send("here")
+        assert client.recv(PATIENCE_S) == "here"
+        client.socket.shutdown(socket.SHUT_RDWR)
 
-    assert speaker.closed.get(timeout=PATIENCE_S)[0] == 1006
-    with pytest.raises(ConnectionClosedError):
-        client.recv(PATIENCE_S)
+        assert speaker.closed["/echo?vanishes"].get(timeout=PATIENCE_S)[0] == 1006
+        with pytest.raises(ConnectionClosedError):
+            client.recv(PATIENCE_S)
 
 
 def test_the_handshake_tells_the_application_who_asks(talk: Pair, speaker: Speaker) -> None:
@@ -229,18 +232,25 @@ def test_a_websocket_through_a_tcp_listener(talk: Pair) -> None:
 
 def test_a_tunnel_is_one_record_with_its_bytes(talk: Pair) -> None:
     """House §4: one record per exchange, written when it is over."""
+    payload = b"x" * 1234
     with dial(talk, "/echo?recorded", compression=None) as client:
-        client.send(b"x" * 1000)
-        assert client.recv(PATIENCE_S) == b"x" * 1000
-    record = talk.web.wait_for_record(path="/echo", status=101, bytes_received=1000 + 8 + 8 - 2)
-
-    assert record["flags"] == "-"
+        client.send(payload)
+        assert client.recv(PATIENCE_S) == payload
+    # Frames have 4 bytes of head, from a client 4 of mask; the close frames hold a code.
+    received, sent = 4 + 4 + 1234 + 2 + 4 + 2, 4 + 1234 + 2 + 2
+    for sidecar in (talk.web, talk.payments):
+        record = sidecar.wait_for_record(bytes_received=received, bytes_sent=sent)
+        assert (record["status"], record["path"]) == (101, "/echo")
+        assert (record["flags"], record["detail"]) == ("-", "")
 
 
 def test_a_websocket_from_a_foreign_page_is_refused(talk: Pair) -> None:
     """Threats H7: browsers send Origin with every WebSocket."""
-    with pytest.raises(InvalidStatus) as refused:
-        dial(talk, "/echo", origin="https://evil.example")
+    with (
+        pytest.raises(InvalidStatus) as refused,
+        dial(talk, "/echo", origin="https://evil.example"),
+    ):
+        raise AssertionError("it was let in")
 
     assert refused.value.response.status_code == 403
 
@@ -249,20 +259,22 @@ def test_a_websocket_from_a_foreign_page_is_refused(talk: Pair) -> None:
 
 
 class EventSource(ScriptedPeer):
-    """An application whose `/events` is what the test puts into `events` (None ends)."""
+    """An application whose `/NAME` is what is put into `events[b"/NAME"]`, None ends it; `/eof` is not chunked."""
 
     def __init__(self) -> None:
-        self.events: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.events: defaultdict[bytes, queue.SimpleQueue[bytes | None]] = defaultdict(
+            queue.SimpleQueue
+        )
         super().__init__(self._stream)
 
     def _stream(self, connection: PeerConnection) -> None:
-        head = connection.read_message()
-        framed = b"framing=chunked" in head
+        target = connection.read_message().split(b" ")[1]
+        framed = not target.startswith(b"/eof")
         connection.send(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
             + (b"Transfer-Encoding: chunked\r\n\r\n" if framed else b"Connection: close\r\n\r\n")
         )
-        while (event := self.events.get(timeout=PATIENCE_S)) is not None:
+        while (event := self.events[target].get(timeout=PATIENCE_S)) is not None:
             connection.send(b"%x\r\n%b\r\n" % (len(event), event) if framed else event)
         if framed:
             connection.send(b"0\r\n\r\n")
@@ -285,7 +297,7 @@ def stream(
 @pytest.mark.parametrize("framing", ["chunked", "eof"])
 def test_events_arrive_one_by_one(stream: Pair, source: EventSource, framing: str) -> None:
     """Issue: server-sent events without buffering; the next is sent only when this one has been read."""
-    url = f"http://127.0.0.1:{stream.outbound[1]}/events?framing={framing}"
+    url = f"http://127.0.0.1:{stream.outbound[1]}/{framing}"
     with (
         httpx.Client(trust_env=False, timeout=PATIENCE_S) as client,
         client.stream("GET", url, headers={"Host": "payments"}) as response,
@@ -293,27 +305,51 @@ def test_events_arrive_one_by_one(stream: Pair, source: EventSource, framing: st
         assert response.headers["content-type"] == "text/event-stream"
         lines = response.iter_lines()
         for number in range(30):
-            source.events.put(b"data: %d\n\n" % number)
+            source.events[f"/{framing}".encode()].put(b"data: %d\n\n" % number)
             assert (next(lines), next(lines)) == (f"data: {number}", "")
-        source.events.put(None)
+        source.events[f"/{framing}".encode()].put(None)
         assert list(lines) == []
 
 
-def test_a_reader_that_leaves_ends_the_stream_behind(stream: Pair, source: EventSource) -> None:
-    """The app's connection is cut, not kept until it next writes."""
-    url = f"http://127.0.0.1:{stream.outbound[1]}/events?framing=chunked"
+def test_a_reader_that_leaves_ends_the_stream_with_the_next_event(
+    stream: Pair, source: EventSource
+) -> None:
+    """House §7: in the clear an end of the app is a half-close until something is written to it."""
+    events = source.events[b"/left"]
+    url = f"http://127.0.0.1:{stream.outbound[1]}/left"
     with (
         httpx.Client(trust_env=False, timeout=PATIENCE_S) as client,
         client.stream("GET", url, headers={"Host": "payments"}) as response,
     ):
-        source.events.put(b"data: x\n\n")
+        events.put(b"data: x\n\n")
         assert next(response.iter_lines()) == "data: x"
-    eventually(
-        lambda: stream.payments.metric("upstream_connections") == 0, "the app's connection is cut"
-    )
-    source.events.put(None)  # lets the application's thread go
 
-    assert stream.web.wait_for_record(flags="DC")["status"] == 200
+    def is_cut() -> bool:
+        events.put(b"data: y\n\n")
+        return stream.payments.metric("upstream_connections") == 0
+
+    eventually(is_cut, "the connection to the source is cut")
+    events.put(None)  # lets the source's thread go
+    for sidecar in (stream.web, stream.payments):
+        assert sidecar.wait_for_record(path="/left", flags="DC")["status"] == 200
+
+
+def test_a_peer_that_leaves_ends_the_stream_at_once(
+    stream: Pair, source: EventSource, authority: Authority
+) -> None:
+    """House §7: on TLS an end is a departure; the source is not kept until it next has something to say."""
+    context = client_context(authority, authority.issue(spiffe="spiffe://example.org/web"))
+    url = f"https://127.0.0.1:{stream.inbound[1]}/departed"
+    with (
+        httpx.Client(verify=context, trust_env=False, timeout=PATIENCE_S) as client,
+        client.stream("GET", url) as response,
+    ):
+        source.events[b"/departed"].put(b"data: x\n\n")
+        assert next(response.iter_lines()) == "data: x"
+    record = stream.payments.wait_for_record(path="/departed")
+    source.events[b"/departed"].put(None)
+
+    assert (record["flags"], record["status"]) == ("DC", 200)
 
 
 # --- httpx

@@ -34,7 +34,8 @@ class TlsSocket:
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, **arguments: Any) -> None:
         self.sock = sock
-        self._lock = threading.Lock()  # one thread may send while another receives
+        # One thread may send while another receives; records must leave in the order they were made.
+        self._lock, self._sending = threading.Lock(), threading.Lock()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._incoming, self._outgoing, **arguments)
         self._call(self.tls.do_handshake)
@@ -75,7 +76,10 @@ class TlsSocket:
                 return result
 
     def _exchange_records(self) -> None:
-        self._flush()
+        if (
+            not self._sending.locked()
+        ):  # else the sending thread, which may be held up, sends ours too
+            self._flush()
         data = self.sock.recv(65536)
         with self._lock:
             if data:
@@ -84,10 +88,11 @@ class TlsSocket:
                 self._incoming.write_eof()
 
     def _flush(self) -> None:
-        with self._lock:
-            data = self._outgoing.read()
-        if data:
-            self.sock.sendall(data)
+        with self._sending:
+            with self._lock:
+                data = self._outgoing.read()
+            if data:
+                self.sock.sendall(data)
 
 
 class PeerConnection:

@@ -178,7 +178,9 @@ class Stage:
             },
             **sections,
         )
-        whole: Config = json.loads(json.dumps(config))  # YAML would write what is shared as an alias
+        whole: Config = json.loads(
+            json.dumps(config)
+        )  # YAML would write what is shared as an alias
         return whole
 
 
@@ -225,4 +227,8 @@ def by_name(raw: bytes) -> bytes:
     """Sort the lines of a head by name; only lines of one name have an order (RFC 9110 §5.3)."""
     head, mark, body = raw.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
-    return b"\r\n".join([first, *sorted(lines, key=lambda line: line.split(b":")[0].lower())]) + mark + body
+    return (
+        b"\r\n".join([first, *sorted(lines, key=lambda line: line.split(b":")[0].lower())])
+        + mark
+        + body
+    )

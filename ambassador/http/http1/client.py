@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from OpenSSL import SSL
-
 from ambassador.core.errors import (
     ExchangeError,
     PeerRefusedUs,
@@ -20,7 +18,7 @@ from ambassador.core.errors import (
     UpstreamReset,
 )
 from ambassador.http.http1.connection import Http1Connection
-from ambassador.net.transport import Truncated
+from ambassador.net.transport import TlsFailure, Truncated
 from ambassador.wire.field import HeadError, HeadLimits, LineCache
 from ambassador.wire.framing import CHUNKED, LENGTH, NO_BODY, TUNNEL, UNTIL_EOF
 from ambassador.wire.head import find_head_end, parse_response_head
@@ -28,11 +26,10 @@ from ambassador.wire.render import render_request_head
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
     from ambassador.core.model import Field, RequestHead
     from ambassador.http.stream import ResponseEvents
-    from ambassador.net.transport import Transport
+    from ambassador.net.transport import TlsConnection, Transport
 
 IDLE: Final = 0
 HEAD: Final = 1
@@ -64,7 +61,6 @@ class ClientConnection(Http1Connection):
         "_method",
         "_phase",
         "_pool",
-        "_refusal",
         "_request_done",
         "_upgrade",
         "born_at",
@@ -81,13 +77,11 @@ class ClientConnection(Http1Connection):
         *,
         cache: LineCache,
         limits: HeadLimits,
-        refusal: Callable[[SSL.Connection, BaseException], Exception] | None,
         peer_text: tuple[str, str, str] | None,
     ) -> None:
         super().__init__(loop, transport, cache=cache, limits=limits)
         self._events: ResponseEvents | None = None
         self._pool = pool
-        self._refusal = refusal
         self._phase = IDLE
         self._method = b""
         self._upgrade = b""
@@ -99,14 +93,16 @@ class ClientConnection(Http1Connection):
         self.born_at = self.idle_since = loop.time()
 
     def __repr__(self) -> str:
-        return f"ClientConnection(phase {self._phase}, {self.requests} requests, {self._transport!r})"
+        return (
+            f"ClientConnection(phase {self._phase}, {self.requests} requests, {self._transport!r})"
+        )
 
     def start(self) -> None:
         """Begin to watch."""
         self._transport.start(self)
 
     @property
-    def tls(self) -> SSL.Connection | None:
+    def tls(self) -> TlsConnection | None:
         return self._transport.tls
 
     def is_alive(self) -> bool:
@@ -221,18 +217,19 @@ class ClientConnection(Http1Connection):
         in_body = self._phase == BODY
         if error is None or isinstance(error, Truncated):
             if self._phase == HEAD and self._buffer:
-                return UpstreamProtocolError("response_head_truncated", "The response ended inside its head.")
+                return UpstreamProtocolError(
+                    "response_head_truncated", "The response ended inside its head."
+                )
             detail = "response_truncated" if in_body else "closed_before_response"
-            return UpstreamClosed(detail, "The connection was closed before the whole response had come.")
-        spoken = isinstance(error, SSL.Error) and not isinstance(error, SSL.SysCallError)  # not just a TCP reset
-        if spoken and self._refusal is not None and self._transport.tls is not None:
-            refusal = self._refusal(self._transport.tls, error)
-            reason = getattr(refusal, "reason", "tls_failed")
-            if reason == "peer_refused_us":
+            return UpstreamClosed(
+                detail, "The connection was closed before the whole response had come."
+            )
+        if isinstance(error, TlsFailure):
+            if error.reason == "peer_refused_us":
                 # TLS 1.3: the client is done before the server has looked at its certificate (RFC 8446 §4.6.2),
                 # so the refusal arrives with the first read.
-                return PeerRefusedUs(reason, str(refusal))
-            return UpstreamReset(f"tls_{reason}", str(refusal))
+                return PeerRefusedUs(error.reason, error.message)
+            return UpstreamReset(f"tls_{error.reason}", error.message)
         detail = "reset_in_response" if in_body else "reset_before_response"
         return UpstreamReset(detail, "The connection was reset.")
 
@@ -253,7 +250,9 @@ class ClientConnection(Http1Connection):
                 block, rest = bytes(buffer[:end]), bytes(buffer[end + 4 :])
                 buffer.clear()
                 self._scan = 0
-            head, framing, keep_alive = parse_response_head(block, self._cache, self._limits, self._method)
+            head, framing, keep_alive = parse_response_head(
+                block, self._cache, self._limits, self._method
+            )
             if head.status < _FINAL:
                 self._check_interim(head.status, head.upgrade, framing)
         except HeadError as error:
@@ -301,13 +300,23 @@ class ClientConnection(Http1Connection):
             asked = [token.strip().lower() for token in self._upgrade.split(b",")]
             if not self._upgrade or upgrade.lower() not in asked:
                 # RFC 9110 §7.8: a server must not switch to what was not asked for.
-                raise HeadError(502, "unasked_upgrade", "The peer switched to a protocol that was not asked for.")
+                raise HeadError(
+                    502,
+                    "unasked_upgrade",
+                    "The peer switched to a protocol that was not asked for.",
+                )
             if not self._request_done:
-                raise HeadError(502, "early_upgrade", "The peer switched protocols before the request had ended.")
+                raise HeadError(
+                    502,
+                    "early_upgrade",
+                    "The peer switched protocols before the request had ended.",
+                )
         else:
             self._interims += 1
             if self._interims > MAX_INTERIM:
-                raise HeadError(502, "too_many_interim_responses", "The peer sent too many interim responses.")
+                raise HeadError(
+                    502, "too_many_interim_responses", "The peer sent too many interim responses."
+                )
 
     def _malformed(self, error: HeadError) -> None:
         self._keep_alive = False

@@ -37,7 +37,12 @@ class Http1Connection:
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, transport: Transport, *, cache: LineCache, limits: HeadLimits
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: Transport,
+        *,
+        cache: LineCache,
+        limits: HeadLimits,
     ) -> None:
         self._loop = loop
         self._transport = transport

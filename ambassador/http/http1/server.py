@@ -89,6 +89,7 @@ class ServerConnection(Http1Connection):
     __slots__ = (
         "_age_at",
         "_alarm",
+        "_awaits_continue",
         "_draining",
         "_eof",
         "_events",
@@ -96,7 +97,6 @@ class ServerConnection(Http1Connection):
         "_is_connect",
         "_is_head",
         "_keep_alive",
-        "_awaits_continue",
         "_lingered",
         "_lingers",
         "_owner",
@@ -197,7 +197,9 @@ class ServerConnection(Http1Connection):
             if self._framing_in != TUNNEL:
                 self._depart(DownstreamClosed("request_truncated"))
             elif self._buffer:
-                self._eof = True  # `_feed_tunnel` comes first, with the bytes that stood behind the head
+                self._eof = (
+                    True  # `_feed_tunnel` comes first, with the bytes that stood behind the head
+                )
             else:
                 self._tunnel_half_closed()
         elif phase == WAIT:
@@ -219,7 +221,9 @@ class ServerConnection(Http1Connection):
         self._cork.clear()
         events, self._events = self._events, None
         if events is not None:
-            events.stream_reset(DownstreamClosed("downstream_reset" if error is not None else "downstream_closed"))
+            events.stream_reset(
+                DownstreamClosed("downstream_reset" if error is not None else "downstream_closed")
+            )
         self._owner.connection_closed(self)
 
     # ---- reading a request ---------------------------------------------------------------------------------
@@ -230,7 +234,9 @@ class ServerConnection(Http1Connection):
         if self.is_tls or not self._buffer.strip(b"\r\n"):
             self._transport.close()
         else:
-            self._refuse(DownstreamProtocolError("head_truncated", "The request ended inside its head."))
+            self._refuse(
+                DownstreamProtocolError("head_truncated", "The request ended inside its head.")
+            )
 
     def _keep_bytes(self, data: bytes) -> None:
         self._buffer += data
@@ -265,7 +271,7 @@ class ServerConnection(Http1Connection):
     def _begin(self, block: bytes, rest: bytes) -> None:
         try:
             if len(block) > self._limits.max_head:
-                raise head_too_large(block, 0, self._limits)  # noqa: TRY301
+                raise head_too_large(block, 0, self._limits)
             head, framing, keep_alive = parse_request_head(block, self._cache, self._limits)
         except HeadError as error:
             self._refuse_head(error)
@@ -322,7 +328,9 @@ class ServerConnection(Http1Connection):
 
     def _body_malformed(self, error: HeadError) -> None:
         self._keep_alive = False
-        self._phase = LINGER  # nothing that follows is understood; `linger` begins with the end of the answer
+        self._phase = (
+            LINGER  # nothing that follows is understood; `linger` begins with the end of the answer
+        )
         if self._events is not None:
             refusal = DownstreamProtocolError(error.detail, error.message, status=error.status)
             self._events.head_refused(refusal)
@@ -364,7 +372,9 @@ class ServerConnection(Http1Connection):
                 head,
                 framing=framing,
                 extra=extra,
-                connection=PERSIST if self._keep_alive and self._version > 10 else self._connection_line(framing),  # noqa: PLR2004
+                connection=PERSIST
+                if self._keep_alive and self._version > 10
+                else self._connection_line(framing),
             )
         )
         if end:
@@ -462,7 +472,7 @@ class ServerConnection(Http1Connection):
                 self._await_next()
             if self._eof:
                 self._end_of_pipeline()
-        except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+        except Exception as error:  # the guard of this callback (E8)
             self._transport.crash(error)
 
     def _end_of_pipeline(self) -> None:
@@ -510,7 +520,7 @@ class ServerConnection(Http1Connection):
             try:
                 self._read_body(early)
                 self.read_finished()
-            except Exception as error:  # noqa: BLE001  # the guard of this callback (E8)
+            except Exception as error:  # the guard of this callback (E8)
                 self._transport.crash(error)
         if self._eof and self._events is not None:
             self._tunnel_half_closed()
@@ -580,7 +590,11 @@ class ServerConnection(Http1Connection):
             case 0:  # IDLE
                 self._transport.close()
             case 1:  # HEAD
-                self._refuse(DownstreamTimeout("head_timeout", "The request's head was not complete in time."))
+                self._refuse(
+                    DownstreamTimeout(
+                        "head_timeout", "The request's head was not complete in time."
+                    )
+                )
             case 2:  # BODY
                 self._check_rate()
             case 4:  # LINGER
@@ -593,10 +607,14 @@ class ServerConnection(Http1Connection):
             return
         # RFC 9110 §10.1.1: who waits for 100 is not slow.
         waits = self._awaits_continue and not self._window_bytes
-        too_slow = self._transport.reading and not waits and self._window_bytes < rate * RATE_WINDOW_S
+        too_slow = (
+            self._transport.reading and not waits and self._window_bytes < rate * RATE_WINDOW_S
+        )
         if too_slow and self._events is not None:
             self._phase = LINGER
-            self._events.head_refused(DownstreamTimeout("body_too_slow", "The request's body came too slowly."))
+            self._events.head_refused(
+                DownstreamTimeout("body_too_slow", "The request's body came too slowly.")
+            )
         else:
             self._watch_rate()
 

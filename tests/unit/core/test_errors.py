@@ -27,6 +27,7 @@ TABLE = [
     ("DownstreamClosed", DownstreamError, "DC", 0, NEVER),
     ("AccessDenied", LocalError, "AD", 403, NEVER),
     ("LoopDetected", LocalError, "LD", 508, NEVER),
+    ("HopsEnded", LocalError, "-", 200, NEVER),
     ("NoRoute", LocalError, "NR", 404, NEVER),
     ("RateLimited", LocalError, "RL", 429, NEVER),
     ("Overflow", LocalError, "UO", 503, NEVER),
