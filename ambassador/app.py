@@ -20,15 +20,8 @@ from ambassador.core.errors import ListenError
 from ambassador.identity import tls as tls_library
 from ambassador.identity.refusal import NOBODY
 from ambassador.identity.store import IdentityStore
-from ambassador.net.listener import (
-    Accepted,
-    HandshakeGate,
-    Listener,
-    ListenLimits,
-    TlsServer,
-    bind,
-    is_own_address,
-)
+from ambassador.net.binding import bind, is_own_address
+from ambassador.net.listener import Accepted, HandshakeGate, Listener, ListenLimits
 from ambassador.net.tasks import TaskGroup
 from ambassador.net.transport import Budget
 from ambassador.policy.headers import classify
@@ -54,6 +47,7 @@ if TYPE_CHECKING:
     from ambassador.config.model import Config, ListenerLimits, ServiceConfig
     from ambassador.core.model import Address
     from ambassador.net.dialer import DialError, Dialled
+    from ambassador.net.handshake import TlsServer
 
 EXIT_DONE, EXIT_FORCED = 0, 1
 #: How long the end waits for who reads the access log. Units: seconds.
@@ -300,31 +294,31 @@ class Application:
     async def serve_until_stopped(self) -> int:
         """Wait for a signal, then drain; gives the exit code."""
         with_delay = await self._stop_requests.get()
-        self.draining = True
+        self.draining = self.forced = True  # until the drain says otherwise
         settings = self.config.drain
         self.log.info(
             "drain_started",
             delay_s=settings.delay_s if with_delay else 0.0,
             timeout_s=settings.timeout_s,
         )
-        draining = asyncio.ensure_future(
-            drain(
-                self.closings,
-                delay_s=settings.delay_s if with_delay else 0.0,
-                timeout_s=settings.timeout_s,
-            )
+        ends = (
+            self.tasks.start(self._drain(with_delay=with_delay), name="drain"),
+            self.tasks.start(self._second_stop(), name="second stop"),
         )
-        second = asyncio.ensure_future(self._stop_requests.get())
-        await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
-        second.cancel()
-        finished = draining.done() and draining.result()
-        draining.cancel()
-        self.forced = not finished
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if self.forced:
             self.log.warning(
                 "drain_forced", open=sum(len(doors.connections) for doors in self.doors)
             )
-        return EXIT_DONE if finished else EXIT_FORCED
+        return EXIT_FORCED if self.forced else EXIT_DONE
+
+    async def _drain(self, *, with_delay: bool) -> None:
+        settings = self.config.drain
+        delay_s = settings.delay_s if with_delay else 0.0
+        self.forced = not await drain(self.closings, delay_s=delay_s, timeout_s=settings.timeout_s)
+
+    async def _second_stop(self) -> None:
+        await self._stop_requests.get()
 
     async def close(self) -> None:
         """End what is left, in the order of dependence; nothing of ours survives it."""
@@ -357,10 +351,10 @@ class Application:
 
     def callback_crashed(self, error: BaseException) -> None:
         """A bug: its traceback is the most useful thing to keep."""
-        self.log.exception("callback_crashed", exc_info=error)
+        self.log.error("callback_crashed", exc_info=error)
 
     def _task_crashed(self, name: str, error: BaseException) -> None:
-        self.log.exception("task_crashed", task=name, exc_info=error)
+        self.log.error("task_crashed", task=name, exc_info=error)
 
 
 class _ListenerEvents:

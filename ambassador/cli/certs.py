@@ -105,7 +105,7 @@ def group() -> None:
 @click.option("--owner", metavar="UID:GID", help="Who shall own the folders of the workloads.")
 @_OUTPUT
 @_sentences
-def dev(  # noqa: PLR0913, PLR0917  # click hands over what the command line says
+def dev(  # noqa: PLR0917  # click hands over what the command line says
     names: tuple[str, ...],
     trust_domain: str,
     path: str,
@@ -206,7 +206,7 @@ def init(name: str, days: float, out: Path, force: bool, output: str) -> None:  
 @_FORCE
 @_OUTPUT
 @_sentences
-def issue(  # noqa: PLR0913, PLR0917  # click hands over what the command line says
+def issue(  # noqa: PLR0917  # click hands over what the command line says
     spiffe: str | None,
     dns: tuple[str, ...],
     ip: tuple[str, ...],

@@ -58,7 +58,9 @@ def run(option: str | None, log_level: str | None) -> int:
         config = load(find_config(option, os.environ), os.environ)
     except ConfigErrors as errors:
         count = len(errors.errors)
-        print(f"{errors}\n{count} error{'s' if count != 1 else ''}", file=sys.stderr)  # the CLI's output
+        print(
+            f"{errors}\n{count} error{'s' if count != 1 else ''}", file=sys.stderr
+        )  # the CLI's output
         return EXIT_CONFIGURATION
     level = log_level or os.environ.get("AMBASSADOR_LOG_LEVEL") or config.log.level
     logging.configure(level, config.log.format)

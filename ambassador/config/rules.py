@@ -268,7 +268,7 @@ def _listener(listener: View, found: Findings, *, section: type[schema.Listener]
     _route_names(listener, found)
 
 
-def _not_above(  # noqa: PLR0913, PLR0917  # one sentence with six words
+def _not_above(  # noqa: PLR0917  # one sentence with six words
     listener: View, low: str, high: str, check: Check, default: int, found: Findings
 ) -> None:
     ceiling = listener[high].read(check, default)

@@ -51,7 +51,9 @@ class _Raw:
             self._close_when_done()
         return keeps_up
 
-    def write_trailers(self, fields: list[Field]) -> None:  # a tunnel has none: only its end is told
+    def write_trailers(
+        self, fields: list[Field]
+    ) -> None:  # a tunnel has none: only its end is told
         self.write_body(b"", True)
 
     def flush(self) -> bool:

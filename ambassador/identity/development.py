@@ -32,7 +32,7 @@ class Outcome:
     certificate: x509.Certificate
 
 
-def make_authority(  # noqa: PLR0913  # one call per command
+def make_authority(  # one call per command
     folder: Path,
     name: str,
     *,
@@ -65,7 +65,7 @@ def load_authority(folder: Path) -> Authority:
     return Authority.load(certificate.content, key.content)
 
 
-def issue_into(  # noqa: PLR0913  # one call per command
+def issue_into(  # one call per command
     folder: Path,
     issuer: Authority,
     request: LeafRequest,

@@ -21,7 +21,10 @@ def reason_of(error: BaseException) -> tuple[str, str]:
             number = error.args[0] if error.args else -1
             return ("closed", "eof") if number == -1 else _reason_of_errno(int(number))
         case SSL.Error():
-            return classify(_queue(error))
+            reasons = _queue(error)
+            # Without a reason it is the system's: OpenSSL 4 ends a connection for good with the first write that
+            # fails, and every later call finds nothing in the queue, or that write's "system library" entry.
+            return classify(reasons) if reasons else ("reset", "")
         case TimeoutError():
             return "timeout", ""
         case OSError():

@@ -229,7 +229,7 @@ class ServerTls(_Tls):
 
     __slots__ = ("_alpn", "expires_at", "generation")
 
-    def __init__(  # noqa: PLR0913  # built in one place
+    def __init__(  # built in one place
         self,
         trust: Trust,
         settings: TlsSettings,
@@ -289,7 +289,7 @@ class ClientTls(_Tls):
 
     __slots__ = ("_clock", "_lifetime_s", "_patterns", "_server_name", "_sessions", "generation")
 
-    def __init__(  # noqa: PLR0913  # built in one place
+    def __init__(  # built in one place
         self,
         trust: Trust,
         settings: TlsSettings,

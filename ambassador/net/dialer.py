@@ -48,7 +48,7 @@ class TlsClient(Protocol):
 
 
 class DialError(AmbassadorError):
-    """No usable connection; nothing of a request was sent. `reason` is a word, `cause` the TLS refusal if it was one."""
+    """No usable connection; nothing of a request was sent. `reason` is a word, `cause` the TLS refusal, if it was."""
 
     def __init__(self, reason: str, message: str, cause: Exception | None = None) -> None:
         super().__init__(reason, message)

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ambassador.config.model import ListenerLimits
+    from ambassador.core.record import ExchangeRecord
     from ambassador.http.http1.server import Owner
     from ambassador.net.listener import Accepted
+    from ambassador.proxy.exchange import Exchange
     from ambassador.proxy.ledger import Ledger
     from ambassador.proxy.snapshot import Route
     from ambassador.proxy.surroundings import Surroundings
@@ -36,6 +38,25 @@ class Connection(Protocol):
     def drain(self) -> None: ...
 
     def abort(self) -> None: ...
+
+
+class Door(Protocol):
+    """What differs between the two directions; one per downstream connection.
+
+    `record` holds what all its exchanges have in common.
+    """
+
+    record: ExchangeRecord
+    is_remote: bool
+    response_extra: bytes
+    surroundings: Surroundings
+
+    def enter(self, exchange: Exchange, head: RequestHead) -> Route:
+        """Sanitise, authorise, route, set our header lines; raises ExchangeError."""
+
+    @property
+    def exchange_ended(self) -> Callable[[Exchange], None]:
+        """Give who notes the end of an exchange."""
 
 
 class Commons:

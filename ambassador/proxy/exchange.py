@@ -14,7 +14,7 @@ What is remembered of it are plain attributes, which `ledger` reads once, after 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ambassador.core.errors import (
     AccessDenied,
@@ -39,17 +39,14 @@ from ambassador.proxy.local_reply import local_reply
 from ambassador.wire.lifecycle import RequestSide, ResponseSide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ambassador.config.model import RouteSettings
     from ambassador.core.model import Field
-    from ambassador.core.record import ExchangeRecord
     from ambassador.http.http1.client import ClientConnection
     from ambassador.http.raw import RawConnection
     from ambassador.http.stream import RequestStream
     from ambassador.policy.authorization import Decision
+    from ambassador.proxy.doors import Door
     from ambassador.proxy.snapshot import Route, Target
-    from ambassador.proxy.surroundings import Surroundings
     from ambassador.upstream.service import EndpointState
 
 UPLOADING: Final = RequestSide.UPLOADING
@@ -65,25 +62,6 @@ _CONNECT: Final = b"CONNECT"
 _NO_HEAD: Final = RequestHead(b"", b"", b"", b"", [], 0)
 
 
-class Door(Protocol):
-    """What differs between the two directions; one per downstream connection.
-
-    `record` holds what all its exchanges have in common.
-    """
-
-    record: ExchangeRecord
-    is_remote: bool
-    response_extra: bytes
-    surroundings: Surroundings
-
-    def enter(self, exchange: Exchange, head: RequestHead) -> Route:
-        """Sanitise, authorise, route, set our header lines; raises ExchangeError."""
-
-    @property
-    def exchange_ended(self) -> Callable[[Exchange], None]:
-        """Give who notes the end of an exchange."""
-
-
 class Exchange:
     """See the module.
 
@@ -92,39 +70,12 @@ class Exchange:
     """
 
     __slots__ = (
-        "_attempt",
-        "_downstream",
-        "_held",
-        "_idle_from",
-        "_paused_by_upstream",
-        "_repeated_fresh",
-        "_started",
-        "_surroundings",
-        "_trailers",
-        "_tunnel",
-        "_upstream_started",
-        "attempts",
-        "bytes_received",
-        "bytes_sent",
-        "decision",
-        "door",
-        "duration_s",
-        "error",
-        "extra",
-        "head",
-        "phase",
-        "request_id",
-        "request_side",
-        "response_side",
-        "route",
-        "started_at",
-        "status",
-        "target",
-        "trace_id",
-        "tried",
-        "upstream_peer",
-        "upstream_s",
-    )
+        "_attempt", "_downstream", "_held", "_idle_from", "_paused_by_upstream", "_repeated_fresh", "_started",
+        "_surroundings", "_trailers", "_tunnel", "_upstream_started", "attempts", "bytes_received",
+        "bytes_sent", "decision", "door", "duration_s", "error", "extra", "head", "phase", "request_id",
+        "request_side", "response_side", "route", "started_at", "status", "target", "trace_id", "tried",
+        "upstream_peer", "upstream_s",
+    )  # fmt: skip
 
     def __init__(self, door: Door, downstream: RequestStream) -> None:
         self.door = door
@@ -186,10 +137,9 @@ class Exchange:
             return
         self.bytes_received += len(chunk)
         target = self.target
-        if target is not None and target.settings.max_body is not None and not self._tunnel:
-            if self.bytes_received > target.settings.max_body:
-                self._fail(_too_large(target.settings.max_body))
-                return
+        if target is not None and target.settings.max_body is not None and self._is_too_large():
+            self._fail(_too_large(target.settings.max_body))
+            return
         if end:
             self.request_side = COMPLETE
         attempt = self._attempt
@@ -419,6 +369,10 @@ class Exchange:
             and head.content_length > ceiling
         ):
             raise _too_large(ceiling)
+
+    def _is_too_large(self) -> bool:
+        ceiling = self.target.settings.max_body if self.target is not None else None
+        return ceiling is not None and self.bytes_received > ceiling and not self._tunnel
 
     def _next_attempt(self, target: Target) -> None:
         """Try the next endpoint; raises NoHealthyUpstream when there is none left."""

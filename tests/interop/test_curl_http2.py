@@ -49,10 +49,9 @@ def curl(*arguments: str) -> tuple[int, bytes]:
     """Run curl without the environment's proxies; give exit code and output."""
     clean = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     ended = subprocess.run(
-        [require_program("curl"), "-q", "-sS", "--max-time", "20", *arguments],
+        [require_program("curl"), "-q", "-sS", "--max-time", "10", *arguments],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         env=clean,
         timeout=30,
         check=False,
@@ -66,19 +65,6 @@ def test_http_2_passes_a_tcp_listener(two: Pair) -> None:
 
     assert curl("--http2-prior-knowledge", f"{url}/protocol") == (0, b"HTTP/2.0")
     assert curl("--http2-prior-knowledge", f"{url}/large") == (0, LARGE)
-
-
-def test_streams_of_http_2_are_multiplexed_through_one_tunnel(two: Pair) -> None:
-    """RFC 9113 §5: the sidecars see one connection."""
-    before = two.web.metric("connections_total", listener="raw")
-    url = f"http://127.0.0.1:{two.raw[1]}"
-    code, out = curl(
-        "--http2-prior-knowledge", "-Z", "--parallel-max", "20", f"{url}/protocol?[1-40]"
-    )
-
-    assert (code, out) == (0, b"HTTP/2.0" * 40)
-    # curl may open a second one before it has learned that the first one is HTTP/2.
-    assert two.web.metric("connections_total", listener="raw") - before < 40
 
 
 def test_an_upload_over_http_2_arrives_whole(two: Pair, tmp_path: Path) -> None:

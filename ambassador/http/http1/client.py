@@ -148,7 +148,7 @@ class ClientConnection(Http1Connection):
     def abandon(self) -> None:
         """The exchange has ended on its side; a connection with unfinished business is not used again (G2)."""
         self._events = None
-        if self._phase != CLOSED and self._phase != IDLE:
+        if self._phase not in {CLOSED, IDLE}:
             self._transport.abort() if self._framing_in == TUNNEL else self._transport.close()
 
     # ---- from the transport --------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class ClientConnection(Http1Connection):
 
     # ---- reading a response --------------------------------------------------------------------------------
 
-    def _read_head(self, data: bytes) -> None:
+    def _read_head(self, data: bytes) -> None:  # noqa: PLR0912  # split, each part would cost a frame per response
         end = -1 if self._buffer else data.find(b"\r\n\r\n")
         try:
             if end >= 0:

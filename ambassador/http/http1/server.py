@@ -15,8 +15,7 @@ Theory
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ambassador.core.errors import (
     DownstreamClosed,
@@ -24,10 +23,29 @@ from ambassador.core.errors import (
     DownstreamTimeout,
     ExchangeError,
 )
-from ambassador.core.model import Field, RequestHead, ResponseHead
+from ambassador.core.model import Field, ResponseHead
 from ambassador.http.http1.connection import Http1Connection
+from ambassador.http.http1.limits import (
+    AGED_IDLE_S,
+    BODILESS,
+    BODY,
+    CLOSED,
+    CR,
+    HEAD,
+    HTTP_1_1,
+    IDLE,
+    LINGER,
+    LINGER_BYTES,
+    LINGER_S,
+    PIPELINE_BYTES,
+    RATE_WINDOW_S,
+    SUCCESS,
+    SWITCHING,
+    WAIT,
+    ServerLimits,
+)
 from ambassador.net.alarm import NEVER, Alarm
-from ambassador.wire.field import HeadError, HeadLimits, LineCache
+from ambassador.wire.field import HeadError, LineCache
 from ambassador.wire.framing import CHUNKED, LENGTH, NO_BODY, TUNNEL, UNTIL_EOF
 from ambassador.wire.head import find_head_end, head_too_large, parse_request_head, skip_empty_lines
 from ambassador.wire.render import CLOSE, KEEP_ALIVE, PERSIST, render_response_head
@@ -37,42 +55,6 @@ if TYPE_CHECKING:
 
     from ambassador.http.stream import RequestEvents
     from ambassador.net.transport import Transport
-
-IDLE: Final = 0
-HEAD: Final = 1
-BODY: Final = 2
-WAIT: Final = 3
-LINGER: Final = 4
-CLOSED: Final = 5
-
-_CR: Final = 13
-LINGER_S: Final = 2.0
-LINGER_BYTES: Final = 64 * 1024
-#: How long a connection beyond its age waits for one more request.
-AGED_IDLE_S: Final = 1.0
-#: Pipelined bytes that are kept while an answer is on its way; above it reading stops.
-PIPELINE_BYTES: Final = 64 * 1024
-#: Window over which the minimum rate of a request body is measured.
-RATE_WINDOW_S: Final = 20.0
-_NO_CONTENT: Final = 204
-_NOT_MODIFIED: Final = 304
-_SWITCHING: Final = 101
-_SUCCESS: Final = range(200, 300)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """Deadlines of a downstream connection.
-
-    Units: seconds; `body_min_rate` bytes per second, None: no minimum; `max_age_s` None: no end.
-    """
-
-    head: HeadLimits
-    head_timeout_s: float = 10.0
-    idle_timeout_s: float = 75.0
-    write_timeout_s: float = 30.0
-    body_min_rate: float | None = 500.0
-    max_age_s: float | None = 3600.0
 
 
 class Owner(Protocol):
@@ -87,29 +69,10 @@ class ServerConnection(Http1Connection):
     """One downstream connection; it is also the stream of its running exchange."""
 
     __slots__ = (
-        "_age_at",
-        "_alarm",
-        "_awaits_continue",
-        "_draining",
-        "_eof",
-        "_events",
-        "_exchange_at",
-        "_is_connect",
-        "_is_head",
-        "_keep_alive",
-        "_lingered",
-        "_lingers",
-        "_owner",
-        "_phase",
-        "_phase_at",
-        "_responded",
-        "_server_limits",
-        "_version",
-        "_window_bytes",
-        "_write_at",
-        "_write_mark",
-        "is_tls",
-    )
+        "_age_at", "_alarm", "_awaits_continue", "_draining", "_eof", "_events", "_exchange_at", "_is_connect",
+        "_is_head", "_keep_alive", "_lingered", "_lingers", "_owner", "_phase", "_phase_at", "_responded",
+        "_server_limits", "_version", "_window_bytes", "_write_at", "_write_mark", "is_tls",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -172,7 +135,7 @@ class ServerConnection(Http1Connection):
         phase = self._phase
         if phase == IDLE:
             end = data.find(b"\r\n\r\n")
-            if end > 0 and data[0] != _CR:
+            if end > 0 and data[0] != CR:
                 self._begin(data[:end], data[end + 4 :])
             else:
                 self._buffer += data
@@ -180,7 +143,7 @@ class ServerConnection(Http1Connection):
         elif phase == BODY:
             self._window_bytes += len(data)
             self._read_body(data)
-        elif phase == HEAD or phase == WAIT:  # noqa: PLR1714  # two compares of ints are cheaper than a set
+        elif phase in {HEAD, WAIT}:
             self._keep_bytes(data)
         elif phase == LINGER:
             self._lingered += len(data)
@@ -249,7 +212,7 @@ class ServerConnection(Http1Connection):
         buffer = self._buffer
         try:
             # RFC 9112 §2.2: an empty line before the request line is ignored.
-            begin = skip_empty_lines(buffer) if buffer[0] == _CR else 0
+            begin = skip_empty_lines(buffer) if buffer[0] == CR else 0
             end = find_head_end(buffer, max(begin, self._scan))
         except HeadError as error:
             self._refuse_head(error)
@@ -353,7 +316,7 @@ class ServerConnection(Http1Connection):
     def write_interim(self, head: ResponseHead) -> None:
         """Relay a 1xx; an HTTP/1.0 peer must not get one (RFC 9110 §15.2)."""
         self._awaits_continue = False
-        if self._version > 10:  # noqa: PLR2004
+        if self._version == HTTP_1_1:
             self._cork.append(render_response_head(head, framing=NO_BODY))
             self.flush()
 
@@ -373,7 +336,7 @@ class ServerConnection(Http1Connection):
                 framing=framing,
                 extra=extra,
                 connection=PERSIST
-                if self._keep_alive and self._version > 10
+                if self._keep_alive and self._version == HTTP_1_1
                 else self._connection_line(framing),
             )
         )
@@ -388,15 +351,15 @@ class ServerConnection(Http1Connection):
 
     def _response_framing(self, head: ResponseHead, end: bool) -> int:  # noqa: FBT001
         status = head.status
-        if status == _SWITCHING or (self._is_connect and status in _SUCCESS):
+        if status == SWITCHING or (self._is_connect and status in SUCCESS):
             return TUNNEL
-        if self._is_head or status == _NO_CONTENT or status == _NOT_MODIFIED:  # noqa: PLR1714
+        if self._is_head or status in BODILESS:
             return NO_BODY
         if end:
             head.content_length = 0
         if head.content_length is not None:
             return LENGTH
-        return CHUNKED if self._version > 10 else UNTIL_EOF  # noqa: PLR2004  # RFC 9112 §6.1, §6.3
+        return CHUNKED if self._version == HTTP_1_1 else UNTIL_EOF  # RFC 9112 §6.1, §6.3
 
     def reset(self) -> None:
         """Cut without ending the framing, so that truncation is seen."""
@@ -629,6 +592,3 @@ class ServerConnection(Http1Connection):
         if events is not None:
             events.stream_reset(DownstreamTimeout("write_timeout"))
         self._transport.abort()
-
-
-__all__ = ["CHUNKED", "Field", "RequestHead", "ServerConnection", "ServerLimits"]
