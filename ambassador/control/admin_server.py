@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ambassador.control.admin import Admin, Reply
 from ambassador.core.model import ResponseHead
-from ambassador.http.http1.server import ServerConnection, ServerLimits
+from ambassador.http.http1.limits import ServerLimits
+from ambassador.http.http1.server import ServerConnection
 from ambassador.wire.field import HeadLimits, LineCache
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ambassador.core.errors import DownstreamProtocolError, HopsEnded
 from ambassador.core.model import Field, RequestHead
-from ambassador.http.http1.server import ServerConnection, ServerLimits
+from ambassador.http.http1.limits import ServerLimits
+from ambassador.http.http1.server import ServerConnection
 from ambassador.policy.hosts import normal_host
 from ambassador.policy.paths import apply_rewrite
 from ambassador.wire.field import HeadLimits

@@ -218,12 +218,12 @@ def ask(
 def test_a_get_reaches_the_application_behind_the_peer(
     client: http.client.HTTPConnection, peer: Peer, sidecar: Ambassador
 ) -> None:
-    """RFC 9110 §9.3.1; the record names the peer's identity and the negotiated hybrid or classic group."""
-    response, body = ask(client, peer, "/hello?a=%20b")
+    """RFC 9110 §9.3.1; the record is that of one good exchange."""
+    response, body = ask(client, peer, "/first?a=%20b")
 
     assert (response.status, body) == (200, b"hello")
-    assert peer.app.request("/hello?a=%20b").method == b"GET"
-    record = sidecar.wait_for_record(service=peer.kind, path="/hello")
+    assert peer.app.request("/first?a=%20b").method == b"GET"
+    record = sidecar.wait_for_record(service=peer.kind, path="/first")
     assert (record["flags"], record["attempts"], record["status"]) == ("-", 1, 200)
 
 
