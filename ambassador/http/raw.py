@@ -17,7 +17,7 @@ from ambassador.core.errors import (
     UpstreamReset,
 )
 from ambassador.net.alarm import NEVER, Alarm
-from ambassador.net.transport import TlsFailure, Truncated
+from ambassador.net.transport import TlsFailure, Truncated, WriteRefused
 
 if TYPE_CHECKING:
     import asyncio
@@ -73,7 +73,7 @@ class _Raw:
 class RawConnection(_Raw):
     """The upstream side of a tunnel."""
 
-    __slots__ = ("_closed", "_events", "peer_text")
+    __slots__ = ("_closed", "_events", "_heard", "peer_text")
 
     def __init__(
         self,
@@ -85,6 +85,7 @@ class RawConnection(_Raw):
         super().__init__(transport)
         self._events: ResponseEvents | None = None
         self._closed = closed
+        self._heard = False
         self.peer_text = peer_text
 
     @property
@@ -108,6 +109,7 @@ class RawConnection(_Raw):
 
     def data_received(self, data: bytes) -> None:
         if self._events is not None:
+            self._heard = True
             self._transport.greedy = True
             self._events.response_body(data, False)
 
@@ -144,6 +146,8 @@ class RawConnection(_Raw):
                 # TLS 1.3: the refusal of our certificate comes with the first read (RFC 8446 §4.6.2).
                 return PeerRefusedUs(error.reason, error.message)
             return UpstreamReset(f"tls_{error.reason}", error.message)
+        if isinstance(error, WriteRefused) and not self._heard and error.looks_like_alert:
+            return PeerRefusedUs("peer_refused_us", error.refusal)
         return UpstreamReset("tunnel_reset", "The connection was reset.")
 
 

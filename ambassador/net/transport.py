@@ -49,6 +49,11 @@ CLOSE_WITHIN_S: Final = 30.0
 #: The name by which the floors above hand one on without knowing what it is.
 TlsConnection = SSL.Connection
 
+_SMALL_RECORDS: Final = 64
+#: TLS 1.3: level, description and content type under a tag of 16 bytes, all as application data.
+_ALERT_HEADER: Final = b"\x17\x03\x03\x00\x13"
+_ALERT_RECORD: Final = 5 + 19
+
 _LINGER_RESET = struct.pack("ii", 1, 0)
 _WANT = (BlockingIOError, SSL.WantReadError, SSL.WantWriteError, InterruptedError)
 
@@ -92,6 +97,23 @@ class TlsFailure(ConnectionError):
         super().__init__(reason, message)
         self.reason = reason
         self.message = message
+
+
+class WriteRefused(ConnectionError):
+    """A TLS peer takes nothing more; `unread` is what it sent before, still encrypted."""
+
+    def __init__(self, unread: bytes) -> None:
+        super().__init__("write refused")
+        self.unread = unread
+
+    refusal = (
+        "The peer closed with an alert before it had answered anything: it refuses our certificate."
+    )
+
+    @property
+    def looks_like_alert(self) -> bool:
+        """Say whether one record with the size of an alert, and nothing else, lies there (RFC 8446 §5.2, §6)."""
+        return len(self.unread) == _ALERT_RECORD and self.unread.startswith(_ALERT_HEADER)
 
 
 class Truncated(ConnectionError):
@@ -362,6 +384,11 @@ class Transport:
         """Nothing more goes out; keep reading if we can, since the peer's last words may be in the socket."""
         self._write_broken = True
         self._drop_waiting()
+        if self.tls is not None:
+            # OpenSSL reads no more after a write that failed: what the peer said last can only be looked at.
+            self.pause_reading()
+            self._loop.call_soon(self._lost, WriteRefused(self._unread()))
+            return
         if self._closing or not self.reading:
             self._loop.call_soon(self._lost, self._worded(error))
             return
@@ -370,6 +397,12 @@ class Transport:
         if self.starved:
             self.starved = False
             self._loop.call_soon(self._tell_writable)
+
+    def _unread(self) -> bytes:
+        try:
+            return self._socket.recv(_SMALL_RECORDS, socket.MSG_PEEK)
+        except OSError:
+            return b""
 
     def _drop_waiting(self) -> None:
         if self._waiting:

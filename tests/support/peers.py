@@ -72,14 +72,11 @@ class TlsSocket:
                     self.sock.sendall(self._outgoing.read())  # the alert that tells the peer
                 raise
             else:
-                self._flush()
+                self._flush(wait=function != self.tls.read)
                 return result
 
     def _exchange_records(self) -> None:
-        if (
-            not self._sending.locked()
-        ):  # else the sending thread, which may be held up, sends ours too
-            self._flush()
+        self._flush(wait=False)
         data = self.sock.recv(65536)
         with self._lock:
             if data:
@@ -87,12 +84,17 @@ class TlsSocket:
             else:
                 self._incoming.write_eof()
 
-    def _flush(self) -> None:
-        with self._sending:
+    def _flush(self, *, wait: bool) -> None:
+        """Send what OpenSSL has written; who receives does not wait for a sender that is held up."""
+        if not self._sending.acquire(blocking=wait):
+            return
+        try:
             with self._lock:
                 data = self._outgoing.read()
             if data:
                 self.sock.sendall(data)
+        finally:
+            self._sending.release()
 
 
 class PeerConnection:

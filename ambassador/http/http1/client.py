@@ -18,7 +18,7 @@ from ambassador.core.errors import (
     UpstreamReset,
 )
 from ambassador.http.http1.connection import Http1Connection
-from ambassador.net.transport import TlsFailure, Truncated
+from ambassador.net.transport import TlsFailure, Truncated, WriteRefused
 from ambassador.wire.field import HeadError, HeadLimits, LineCache
 from ambassador.wire.framing import CHUNKED, LENGTH, NO_BODY, TUNNEL, UNTIL_EOF
 from ambassador.wire.head import find_head_end, parse_response_head
@@ -143,6 +143,7 @@ class ClientConnection(Http1Connection):
     def _written(self) -> None:
         self._request_done = True
         if self._phase == DONE and self._framing_in == TUNNEL:
+            self._events = None  # both directions have ended: closing is no news
             self._transport.close()
 
     def abandon(self) -> None:
@@ -230,6 +231,11 @@ class ClientConnection(Http1Connection):
                 # so the refusal arrives with the first read.
                 return PeerRefusedUs(error.reason, error.message)
             return UpstreamReset(f"tls_{error.reason}", error.message)
+        fresh = self.requests == 1 and self._phase == HEAD and not self._buffer
+        if isinstance(error, WriteRefused) and fresh and error.looks_like_alert:
+            # Nothing was heard from this peer since the handshake, so an alert says what it thinks of us; after an
+            # exchange a record of this size could as well be a close_notify.
+            return PeerRefusedUs("peer_refused_us", error.refusal)
         detail = "reset_in_response" if in_body else "reset_before_response"
         return UpstreamReset(detail, "The connection was reset.")
 
