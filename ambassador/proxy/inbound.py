@@ -63,6 +63,7 @@ class InboundDoors(Doors):
         "drops_overrides",
         "forwarding",
         "needs_normal_paths",
+        "own_authority",
         "route",
         "table",
         "via",
@@ -82,6 +83,9 @@ class InboundDoors(Doors):
             or self.table.names_methods
         )
         self.needs_normal_paths = self.authorizer.names_paths or self.table.names_paths
+        # For HTTP/1.0 without Host: an empty one is legal (RFC 9112 §3.2), and many apps answer it with 400.
+        app = commons.directory[config.app].config.endpoints[0].address
+        self.own_authority = b"localhost" if app.path else str(app).encode()
         self.via = {version: via_line(self.pseudonym, version=version) for version in (10, 11)}
         self.forwarding = ForwardingSettings(
             config.forwarded_client_cert, config.trusted_hops, xfcc.valid
@@ -233,9 +237,8 @@ class _InboundDoor:
         dropped = (
             sanitize(head, drop_overrides=doors.drops_overrides) if head.roles & _SUSPECT else ()
         )
-        if (
-            head.authority is not self._authority
-        ):  # the line cache gives the same object for the same Host
+        # The line cache gives the same object for the same Host.
+        if head.authority is not self._authority:
             self._host = normal_authority(head)
             self._authority = head.authority
         decision = self._always
@@ -253,13 +256,15 @@ class _InboundDoor:
         if head.roles & VIA and names_us(head.marked, doors.pseudonym):
             raise LoopDetected("loop_detected")
         route = doors.table.constant or doors.table.find(
-            self._host, head.method, head.path, head.fields
+            self._host, head.method, head.path, [*head.fields, *head.stamped]
         )
         if route is None:
             raise NoRoute("no_route")
         received_authority = head.authority
         if route.rewrites:
             rewrite(route, head)
+        if not head.authority:
+            head.authority = doors.own_authority
         if head.upgrade:
             keep_upgrade(head, route.upgrades)
         exchange.request_id, exchange.trace_id, lines = stamp(head, self.surroundings.random_bits)

@@ -150,11 +150,15 @@ class _OutboundDoor:
             raise AccessDenied(
                 "foreign_origin", "Web pages may not call services through this port."
             )
-        if (
-            head.authority is not self._authority
-        ):  # the line cache gives the same object for the same Host
+        # The line cache gives the same object for the same Host.
+        if head.authority is not self._authority:
             self._host = normal_authority(head)
             self._authority = head.authority
+        if head.scheme != b"http":
+            raise DownstreamProtocolError(
+                "https_target",
+                "Ask for http:// here: Ambassador adds the TLS, with the workload's identity.",
+            )
         if head.roles & VIA and names_us(head.marked, doors.pseudonym):
             raise LoopDetected(
                 "loop_detected", "This request has passed through this listener before."
@@ -166,6 +170,10 @@ class _OutboundDoor:
             self._check_port(route, head)
         elif route.rewrites:
             rewrite(route, head)
+        if not head.authority:
+            head.authority = route.targets[
+                0
+            ].service.name.encode()  # HTTP/1.0 without Host, as `inbound`
         if head.upgrade:
             keep_upgrade(head, route.upgrades)
         exchange.request_id, exchange.trace_id, lines = stamp(head, self.surroundings.random_bits)
@@ -177,7 +185,8 @@ class _OutboundDoor:
         table = doors.table
         everything = doors.fixed or table.constant
         if everything is not None:
-            if not doors.config.browsers_allowed and can_be_rebound(host, doors.own_names):
+            # Without Host it is no browser (RFC 9112 §3.2 is older than any of them).
+            if host and not doors.config.browsers_allowed and can_be_rebound(host, doors.own_names):
                 # Every host leads here, so the name must be one that no stranger's DNS can give (H7).
                 raise AccessDenied(
                     "foreign_host", "This Host is not one of the service's names; see `hosts`."
@@ -185,7 +194,7 @@ class _OutboundDoor:
             return everything
         if table.names_paths and head.path.startswith(b"/") and not is_normal_path(head.path):
             raise DownstreamProtocolError("path_not_normal", "The path is not in normal form.")
-        route = table.find(host, head.method, head.path, head.fields)
+        route = table.find(host, head.method, head.path, [*head.fields, *head.stamped])
         if route is None:
             raise NoRoute("no_route", self._not_found(host, head))
         return route
