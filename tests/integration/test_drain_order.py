@@ -146,15 +146,15 @@ def test_the_timeout_ends_with_1(tmp_path: Path) -> None:
     with (
         SlowApp() as app,
         running_ambassador(_plain(app.port, timeout="300ms"), tmp_path, exit_code=None) as sidecar,
+        connect(sidecar.outbound) as connection,
     ):
-        with connect(sidecar.outbound) as connection:
-            connection.send(request("/", host="app"))
-            eventually(lambda: app.requests, "the request at the app")
+        connection.send(request("/", host="app"))
+        eventually(lambda: app.requests, "the request at the app")
 
-            sidecar.signal(signal.SIGTERM)
+        sidecar.signal(signal.SIGTERM)
 
-            assert sidecar.wait() == 1
-            app.go.set()
+        assert sidecar.wait() == 1
+        app.go.set()
 
 
 def test_another_signal_ends_the_delay_with_1(app: App, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_inbound_ends_before_outbound_closes(authority: Authority, tmp_path: Pat
         address = ("127.0.0.1", reserve_port())
 
         def respond(_: object) -> bytes:
-            eventually(lambda: draining.is_set(), "drain")
+            eventually(draining.is_set, "drain")
             return response(exchange(address, request("/", "Connection: close", host="other"))[:12])
 
         draining = threading.Event()
@@ -229,14 +229,16 @@ def test_a_tunnel_is_cut_by_the_timeout(tmp_path: Path) -> None:
     with ScriptedPeer(echo) as peer:
         config = _plain(peer.port, timeout="400ms")
         config["outbound"] |= {"protocol": "tcp", "service": "app"}
-        with running_ambassador(config, tmp_path, exit_code=None) as sidecar:
-            with connect(sidecar.outbound) as connection:
-                connection.send(b"ping")
-                assert connection.read_exactly(4) == b"ping"
-                sidecar.signal(signal.SIGTERM)
+        with (
+            running_ambassador(config, tmp_path, exit_code=None) as sidecar,
+            connect(sidecar.outbound) as connection,
+        ):
+            connection.send(b"ping")
+            assert connection.read_exactly(4) == b"ping"
+            sidecar.signal(signal.SIGTERM)
 
-                assert sidecar.wait() == 1
-                assert connection.is_ended()
+            assert sidecar.wait() == 1
+            assert connection.is_ended()
 
 
 def test_keep_alive_load_through_a_drain_loses_no_request(app: App, tmp_path: Path) -> None:

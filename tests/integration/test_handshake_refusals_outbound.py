@@ -74,25 +74,29 @@ def test_a_bad_server_certificate_is_503_with_its_reason_and_gets_no_byte(
     context = server_context(
         authority, _server_certificate(case, authority, stranger), version=version
     )
-    with ScriptedPeer(keep, tls=context) as server:
-        with running_ambassador(_config(pod, server.port), tmp_path) as sidecar:
-            status, flag, detail, sentence = _answer(sidecar)
+    with (
+        ScriptedPeer(keep, tls=context) as server,
+        running_ambassador(_config(pod, server.port), tmp_path) as sidecar,
+    ):
+        status, flag, detail, sentence = _answer(sidecar)
 
-            assert (status, flag, detail) == (503, "UF", case)
-            assert sentence.strip()
-            assert sidecar.metric("handshakes_total", direction="outbound", reason=case) == 1
-            record = sidecar.wait_for_record(flags="UF")
-            assert (record["detail"], record["phase"]) == (case, "connect")
-            assert_idle(sidecar)
+        assert (status, flag, detail) == (503, "UF", case)
+        assert sentence.strip()
+        assert sidecar.metric("handshakes_total", direction="outbound", reason=case) == 1
+        record = sidecar.wait_for_record(flags="UF")
+        assert (record["detail"], record["phase"]) == (case, "connect")
+        assert_idle(sidecar)
     assert received == []
 
 
 def test_a_wrong_peer_is_said_in_words(authority: Authority, tmp_path: Path) -> None:
     pod = Pod("web", authority, tmp_path)
     other = authority.issue(spiffe="spiffe://example.org/other")
-    with App(tls=server_context(authority, other)) as server:
-        with running_ambassador(_config(pod, server.port), tmp_path) as sidecar:
-            sentence = _answer(sidecar)[3].decode()
+    with (
+        App(tls=server_context(authority, other)) as server,
+        running_ambassador(_config(pod, server.port), tmp_path) as sidecar,
+    ):
+        sentence = _answer(sidecar)[3].decode()
 
     assert PEER in sentence
     assert server.requests == []
@@ -106,14 +110,16 @@ def test_a_peer_that_refuses_us_is_reported_as_exactly_that(
     pod = Pod("web", authority, tmp_path)
     peer = authority.issue(spiffe=PEER)
     context = server_context(Authority("others"), peer, version=version)
-    with ScriptedPeer(lambda _: None, tls=context) as server:
-        with running_ambassador(_config(pod, server.port), tmp_path) as sidecar:
-            status, flag, detail, sentence = _answer(sidecar)
+    with (
+        ScriptedPeer(lambda _: None, tls=context) as server,
+        running_ambassador(_config(pod, server.port), tmp_path) as sidecar,
+    ):
+        status, flag, detail, sentence = _answer(sidecar)
 
-            assert (status, flag, detail) == (503, "UF", "peer_refused_us")
-            assert b"unknown_ca" in sentence or b"refuse" in sentence
-            assert sidecar.wait_for_record(flags="UF")["attempts"] == 1, "it would refuse again"
-            assert_idle(sidecar)
+        assert (status, flag, detail) == (503, "UF", "peer_refused_us")
+        assert b"unknown_ca" in sentence or b"refuse" in sentence
+        assert sidecar.wait_for_record(flags="UF")["attempts"] == 1, "it would refuse again"
+        assert_idle(sidecar)
 
 
 def test_another_sidecar_that_refuses_us_is_reported_too(
@@ -208,9 +214,11 @@ def test_a_connect_timeout(authority: Authority, tmp_path: Path) -> None:
 
 def test_a_peer_that_closes_in_the_handshake(authority: Authority, tmp_path: Path) -> None:
     pod = Pod("web", authority, tmp_path)
-    with ScriptedPeer(lambda connection: None) as server:
-        with running_ambassador(_config(pod, server.port), tmp_path) as sidecar:
-            status, flag, detail, _ = _answer(sidecar)
+    with (
+        ScriptedPeer(lambda connection: None) as server,
+        running_ambassador(_config(pod, server.port), tmp_path) as sidecar,
+    ):
+        status, flag, detail, _ = _answer(sidecar)
 
     assert (status, flag) == (503, "UF")
     assert detail in {"closed", "reset"}

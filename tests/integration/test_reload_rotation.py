@@ -86,7 +86,7 @@ def test_a_new_trust_bundle_lets_its_peers_in_and_the_old_ones_not(
             _shown(sidecar, old)
 
 
-def _break(case: str, folder: Path, authority: Authority, shop: Pod) -> str:
+def _break(case: str, folder: Path, authority: Authority, shop: Pod) -> str:  # noqa: PLR0911  # a table of ways to spoil files
     """Spoil the files; give the reason word."""
     match case:
         case "mismatch":

@@ -28,16 +28,16 @@ class Client:
         self.reused: bool | None = None
 
     def get(self, address: object, name: str | None = None) -> bytes:
-        with socket.create_connection(address, timeout=10) as raw:  # type: ignore[arg-type]
-            with self.context.wrap_socket(
-                raw, server_hostname=name, session=self.session
-            ) as connection:
-                connection.sendall(GOOD)
-                answer = b""
-                while piece := connection.recv(65536):
-                    answer += piece
-                self.reused = connection.session_reused
-                self.session = connection.session
+        with (
+            socket.create_connection(address, timeout=10) as raw,
+            self.context.wrap_socket(raw, server_hostname=name, session=self.session) as connection,
+        ):
+            connection.sendall(GOOD)
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+            self.reused = connection.session_reused
+            self.session = connection.session
         return answer
 
 

@@ -84,7 +84,7 @@ def test_bad_credentials_are_said_with_their_file(
     assert "PRIVATE KEY" not in output
 
 
-def _spoil(case: str, pod: Pod, authority: Authority) -> None:
+def _spoil(case: str, pod: Pod, authority: Authority) -> None:  # noqa: PLR0912  # a table of ways to spoil files
     folder = pod.folder
     match case:
         case "missing key":

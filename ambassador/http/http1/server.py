@@ -122,7 +122,9 @@ class ServerConnection(Http1Connection):
         """Close now when idle, else after the running exchange, which then says `Connection: close`."""
         self._draining = True
         self._keep_alive = False
-        if self._phase == IDLE and not self._buffer:
+        # A request that has arrived unread is still answered; it would be lost in a reset else (RFC 9112 §9.3.1).
+        # The look at a TLS socket may begin an exchange, hence the second look at the phase.
+        if self._phase == IDLE and not self._buffer and self._transport.is_quiet() and self.is_idle:
             self._transport.close()
 
     def abort(self) -> None:
