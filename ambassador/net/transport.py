@@ -9,7 +9,8 @@ Rules
 * uvloop reports an error of the descriptor once and forgets the descriptor: bytes that lie in front of a reset would
   be read, and the reset never heard of. So who has an unfinished message says `greedy`, and reading goes on until
   the socket has no more; a failed write looks at the reading side itself. (Can go when uvloop's `UVPoll` stays.)
-* `read_finished` closes a burst: whatever the receiver corked for the other side goes out then.
+* `read_finished` closes a burst that left a message unfinished: whatever the receiver corked for the other side
+  goes out then. The end of a message needs none, for it is never corked.
 * Writing: straight to the socket; what it does not take waits in `_waiting`, above `HIGH_WATER` `write` says
   False, and `writable` is called once half of that has gone.
 * A TLS write that wanted to wait is repeated with the same bytes in front; more may be appended behind them.
@@ -245,8 +246,7 @@ class Transport:
             self.receiver.data_received(data)
             if len(data) >= READ_SIZE or self.greedy:
                 self._read_on()
-            elif not self.closed:
-                self.receiver.read_finished()
+            # else the message is whole, and what it brought has gone out with its end
         except _WANT:
             return
         except SSL.ZeroReturnError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ambassador.core.errors import PeerRefusedUs
-from ambassador.policy.retry import IDEMPOTENT, AttemptFacts
+from ambassador.policy.retry import AttemptFacts
 
 if TYPE_CHECKING:
     from ambassador.core.errors import ExchangeError
@@ -36,15 +36,6 @@ class Attempt:
 
     def __repr__(self) -> str:
         return f"Attempt({self.state.address_text}, {self.connection!r})"
-
-    def take(self, method: bytes, *, has_body: bool) -> ClientConnection | None:
-        """Give an idle connection if there is one."""
-        # A request that can be sent twice needs no look at the socket (2 µs): `policy.retry` mends the race.
-        connection = self.state.pool.take(checked=has_body or method not in IDEMPOTENT)
-        if connection is not None:
-            self.connection = connection
-            self.reused = True
-        return connection
 
     def dial(self, *, tunnel: bool) -> None:
         """Make a connection; `upstream_ready`, `tunnel_ready` or `attempt_failed` follows."""

@@ -61,6 +61,9 @@ class TlsSocket:
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         while True:
             try:
+                if function == self.tls.write:
+                    with self._sending:
+                        return self._make_records(function, *arguments)
                 with self._lock:
                     result = function(*arguments)
             except ssl.SSLWantReadError:
@@ -72,11 +75,18 @@ class TlsSocket:
                     self.sock.sendall(self._outgoing.read())  # the alert that tells the peer
                 raise
             else:
-                self._flush(wait=function != self.tls.read)
+                self._flush()
                 return result
 
+    def _make_records(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        with self._lock:
+            result = function(*arguments)
+            data = self._outgoing.read()
+        self.sock.sendall(data)
+        return result
+
     def _exchange_records(self) -> None:
-        self._flush(wait=False)
+        self._flush()
         data = self.sock.recv(65536)
         with self._lock:
             if data:
@@ -84,9 +94,9 @@ class TlsSocket:
             else:
                 self._incoming.write_eof()
 
-    def _flush(self, *, wait: bool) -> None:
+    def _flush(self) -> None:
         """Send what OpenSSL has written; who receives does not wait for a sender that is held up."""
-        if not self._sending.acquire(blocking=wait):
+        if not self._sending.acquire(blocking=False):
             return
         try:
             with self._lock:

@@ -262,6 +262,7 @@ class ServerConnection(Http1Connection):
             exchange.head_received(head, True)
             return
         self._phase = BODY
+        self._transport.greedy = True
         self._awaits_continue = head.expect_continue
         self._expect_body(framing, head.content_length)
         self._watch_rate()
@@ -332,19 +333,31 @@ class ServerConnection(Http1Connection):
             self._keep_alive = False
             self._lingers = True
         self._framing_out = framing
+        usual = self._keep_alive and self._version == HTTP_1_1
+        connection = PERSIST if usual else self._connection_line(framing)
         self._cork.append(
-            render_response_head(
-                head,
-                framing=framing,
-                extra=extra,
-                connection=PERSIST
-                if self._keep_alive and self._version == HTTP_1_1
-                else self._connection_line(framing),
-            )
+            render_response_head(head, framing=framing, extra=extra, connection=connection)
         )
         if end:
             self.flush()
             self._written()
+
+    def write_body(self, chunk: bytes, end: bool) -> bool:  # noqa: FBT001
+        """Cork a piece; the end goes out at once. False: wait for `writable`."""
+        if not end or self._framing_out != LENGTH:
+            return Http1Connection.write_body(self, chunk, end)
+        # --- the same with `flush`, as nearly every response ends: two frames less
+        cork = self._cork
+        cork.append(chunk)
+        data = b"".join(cork)
+        cork.clear()
+        transport = self._transport
+        keeps_up = transport.write(data)
+        if transport.stalled:
+            self._stalled()
+        # ---
+        self._written()
+        return keeps_up
 
     def _connection_line(self, framing: int) -> bytes:
         if framing == TUNNEL:
