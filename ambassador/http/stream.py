@@ -44,6 +44,9 @@ class ResponseEvents(Protocol):
 
     def response_head(self, head: ResponseHead, end: bool) -> None: ...  # noqa: FBT001
 
+    def response_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Head and whole body at once: `response_head` and `response_body` in one step."""
+
     def response_interim(self, head: ResponseHead) -> None: ...
 
     def response_body(self, chunk: bytes, end: bool) -> None: ...  # noqa: FBT001
@@ -79,6 +82,9 @@ class RequestStream(Stream, Protocol):
     def write_interim(self, head: ResponseHead) -> None: ...
 
     def write_head(self, head: ResponseHead, extra: bytes, end: bool) -> None: ...  # noqa: FBT001
+
+    def write_whole(self, head: ResponseHead, extra: bytes, body: bytes) -> None:
+        """Send a whole response with a body of known length: `write_head` and `write_body` in one step."""
 
     def reset(self) -> None:
         """Cut, so that truncation is seen."""

@@ -17,15 +17,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ambassador.core.errors import (
-    AccessDenied,
-    ConnectFailed,
     DownstreamProtocolError,
     DownstreamTimeout,
     ExchangeError,
     InternalError,
     NoHealthyUpstream,
     Overloaded,
-    PeerRefusedUs,
     Phase,
     UpstreamProtocolError,
 )
@@ -35,7 +32,7 @@ from ambassador.policy.headers import sanitize_response, sanitize_trailers
 from ambassador.policy.retry import IDEMPOTENT, Verdict, decide
 from ambassador.proxy.attempt import Attempt
 from ambassador.proxy.deadlines import due_at, expired
-from ambassador.proxy.local_reply import local_reply
+from ambassador.proxy.local_reply import local_reply, phase_before_head, too_large
 from ambassador.wire.lifecycle import RequestSide, ResponseSide
 
 if TYPE_CHECKING:
@@ -57,6 +54,7 @@ STREAMING: Final = ResponseSide.STREAMING
 ENDED: Final = ResponseSide.ENDED
 
 _SWITCHING: Final = 101
+_HTTP_1_0: Final = 10
 _CONNECT: Final = b"CONNECT"
 #: Stands for the head of a request that could not be understood.
 _NO_HEAD: Final = RequestHead(b"", b"", b"", b"", [], 0)
@@ -138,7 +136,7 @@ class Exchange:
         self.bytes_received += len(chunk)
         target = self.target
         if target is not None and target.settings.max_body is not None and self._is_too_large():
-            self._fail(_too_large(target.settings.max_body))
+            self._fail(too_large(target.settings.max_body))
             return
         if end:
             self.request_side = COMPLETE
@@ -278,6 +276,10 @@ class Exchange:
         if roles & IDENTITY:
             sanitize_response(head)
         extra = self.door.response_extra
+        if head.version == _HTTP_1_0 and extra:
+            extra = extra.replace(
+                b" 1.1 ", b" 1.0 ", 1
+            )  # the version as received (RFC 9110 §7.6.3)
         if not roles & DATE:
             # RFC 9110 §6.6.1: who forwards a response without Date adds the time of its receipt.
             extra += self._surroundings.date.at(self._surroundings.wall())
@@ -289,6 +291,28 @@ class Exchange:
         self.response_side = STREAMING
         self._downstream.write_head(head, extra, False)
         # The deadline of a body begins with the end of this burst; most responses have ended by then.
+
+    def response_whole(self, head: ResponseHead, body: bytes) -> None:
+        """A response that came in one piece: `response_head` and `response_body`, for the sake of their frames."""
+        if self.response_side is not AWAITED:
+            return
+        if head.version == _HTTP_1_0:
+            self.response_head(head, False)
+            self.response_body(body, True)
+            return
+        self.status = head.status
+        surroundings = self._surroundings
+        self.upstream_s = surroundings.monotonic() - self._upstream_started
+        roles = head.roles
+        if roles & IDENTITY:
+            sanitize_response(head)
+        extra = self.door.response_extra
+        if not roles & DATE:
+            extra += surroundings.date.at(surroundings.wall())  # RFC 9110 §6.6.1, as above
+        self.bytes_sent = len(body)
+        self._response_ended()
+        self._downstream.write_whole(head, extra, body)
+        self._close_books()
 
     def response_body(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
         if self.response_side is not STREAMING:
@@ -368,7 +392,7 @@ class Exchange:
             and head.content_length is not None
             and head.content_length > ceiling
         ):
-            raise _too_large(ceiling)
+            raise too_large(ceiling)
 
     def _is_too_large(self) -> bool:
         ceiling = self.target.settings.max_body if self.target is not None else None
@@ -513,20 +537,15 @@ class Exchange:
         self.door.exchange_ended(self)
 
     def _phase(self, error: ExchangeError) -> Phase:
-        """Say where a failure happened, from the state before it."""
         if self.response_side is not AWAITED:
             return Phase.RELAY
-        if isinstance(error, AccessDenied):
-            return Phase.ADMIT
-        if self.target is None:
-            return Phase.HEAD if self.head is _NO_HEAD else Phase.ROUTE
-        if isinstance(error, ConnectFailed | NoHealthyUpstream) and not isinstance(
-            error, PeerRefusedUs
-        ):
-            return Phase.CONNECT
-        if not self._upstream_started:
-            return Phase.CONNECT
-        return Phase.WAIT if self.request_side is COMPLETE else Phase.SEND
+        return phase_before_head(
+            error,
+            understood=self.head is not _NO_HEAD,
+            routed=self.target is not None,
+            connected=self._upstream_started > 0,
+            uploading=self.request_side is UPLOADING,
+        )
 
     # ---- back-pressure -------------------------------------------------------------------------------------
 
@@ -571,9 +590,3 @@ class Exchange:
             idle_from=self._idle_from,
             total_from=total_from,
         )
-
-
-def _too_large(ceiling: int) -> DownstreamProtocolError:
-    return DownstreamProtocolError(
-        "body_too_large", f"The body may have {ceiling} bytes.", status=413
-    )

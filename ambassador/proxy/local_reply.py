@@ -10,6 +10,14 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from ambassador.core.errors import (
+    AccessDenied,
+    ConnectFailed,
+    DownstreamProtocolError,
+    NoHealthyUpstream,
+    PeerRefusedUs,
+    Phase,
+)
 from ambassador.core.model import ResponseHead
 
 if TYPE_CHECKING:
@@ -60,3 +68,24 @@ def local_reply(
     if flag in _RETRY_AFTER:
         extra += b"Retry-After: %d\r\n" % _RETRY_AFTER[flag]
     return ResponseHead(status, reason, [], len(body)), extra, body
+
+
+def too_large(ceiling: int) -> DownstreamProtocolError:
+    """Give the refusal of a request's body. Units: bytes."""
+    return DownstreamProtocolError(
+        "body_too_large", f"The body may have {ceiling} bytes.", status=413
+    )
+
+
+def phase_before_head(
+    error: ExchangeError, *, understood: bool, routed: bool, connected: bool, uploading: bool
+) -> Phase:
+    """Say where an exchange failed that no response head has left: by the error, else by how far it had come."""
+    if isinstance(error, AccessDenied):
+        return Phase.ADMIT
+    if not routed:
+        return Phase.ROUTE if understood else Phase.HEAD
+    refused_us = isinstance(error, PeerRefusedUs)
+    if not connected or (isinstance(error, ConnectFailed | NoHealthyUpstream) and not refused_us):
+        return Phase.CONNECT
+    return Phase.SEND if uploading else Phase.WAIT

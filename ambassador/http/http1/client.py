@@ -150,7 +150,14 @@ class ClientConnection(Http1Connection):
         """The exchange has ended on its side; a connection with unfinished business is not used again (G2)."""
         self._events = None
         if self._phase not in {CLOSED, IDLE}:
-            self._transport.abort() if self._framing_in == TUNNEL else self._transport.close()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Close; what an upstream has not taken yet is of no use to it any more."""
+        if self._framing_in == TUNNEL or self._transport.stalled:
+            self._transport.abort()
+        else:
+            self._transport.close()
 
     # ---- from the transport --------------------------------------------------------------------------------
 
@@ -241,7 +248,7 @@ class ClientConnection(Http1Connection):
 
     # ---- reading a response --------------------------------------------------------------------------------
 
-    def _read_head(self, data: bytes) -> None:  # noqa: PLR0912  # split, each part would cost a frame per response
+    def _read_head(self, data: bytes) -> None:  # split, each part would cost a frame per response
         end = -1 if self._buffer else data.find(b"\r\n\r\n")
         try:
             if end >= 0:
@@ -267,6 +274,12 @@ class ClientConnection(Http1Connection):
         events = self._events
         if events is None:
             return
+        if framing == LENGTH and len(rest) == head.content_length and rest:
+            # Head and body in one piece, as nearly all small responses come.
+            self._keep_alive = keep_alive
+            self._phase = DONE
+            events.response_whole(head, rest)
+            return
         if head.status < _FINAL and framing != TUNNEL:
             self._transport.greedy = True
             events.response_interim(head)
@@ -277,13 +290,6 @@ class ClientConnection(Http1Connection):
         if framing == NO_BODY or (framing == LENGTH and not head.content_length):
             self._message_ended(rest)
             events.response_head(head, True)
-            return
-        if framing == LENGTH and len(rest) == head.content_length:
-            # Head and body in one piece, as nearly all small responses come.
-            self._phase = DONE
-            events.response_head(head, False)
-            if self._events is not None:
-                self._events.response_body(rest, True)
             return
         self._phase = BODY
         self._transport.greedy = True
@@ -349,7 +355,7 @@ class ClientConnection(Http1Connection):
             self._pool.connection_free(self)
         elif self._framing_in != TUNNEL:
             # Also an upload that is not finished: its rest will not be sent (early response).
-            self._transport.close()
+            self._give_up()
 
 
 __all__ = ["CHUNKED", "ClientConnection"]

@@ -342,22 +342,22 @@ class ServerConnection(Http1Connection):
             self.flush()
             self._written()
 
-    def write_body(self, chunk: bytes, end: bool) -> bool:  # noqa: FBT001
-        """Cork a piece; the end goes out at once. False: wait for `writable`."""
-        if not end or self._framing_out != LENGTH:
-            return Http1Connection.write_body(self, chunk, end)
-        # --- the same with `flush`, as nearly every response ends: two frames less
-        cork = self._cork
-        cork.append(chunk)
-        data = b"".join(cork)
-        cork.clear()
+    def write_whole(self, head: ResponseHead, extra: bytes, body: bytes) -> None:
+        """Send a whole response: `write_head` and `write_body` of the usual case, for the sake of their frames."""
+        if self._phase == BODY or self._cork or self._is_head or head.status in BODILESS:
+            self.write_head(head, extra, False)
+            self.write_body(body, True)
+            return
+        usual = self._keep_alive and self._version == HTTP_1_1
+        connection = PERSIST if usual else self._connection_line(LENGTH)
+        self._framing_out = LENGTH
         transport = self._transport
-        keeps_up = transport.write(data)
+        transport.write(
+            render_response_head(head, framing=LENGTH, extra=extra, connection=connection) + body
+        )
         if transport.stalled:
             self._stalled()
-        # ---
         self._written()
-        return keeps_up
 
     def _connection_line(self, framing: int) -> bytes:
         if framing == TUNNEL:
@@ -564,19 +564,13 @@ class ServerConnection(Http1Connection):
                 self._alarm.set(soonest)
 
     def _phase_expired(self) -> None:
-        match self._phase:
-            case 0:  # IDLE
-                self._transport.close()
-            case 1:  # HEAD
-                self._refuse(
-                    DownstreamTimeout(
-                        "head_timeout", "The request's head was not complete in time."
-                    )
-                )
-            case 2:  # BODY
-                self._check_rate()
-            case 4:  # LINGER
-                self._transport.close()
+        if self._phase == HEAD:
+            sentence = "The request's head was not complete in time."
+            self._refuse(DownstreamTimeout("head_timeout", sentence))
+        elif self._phase == BODY:
+            self._check_rate()
+        elif self._phase in {IDLE, LINGER}:
+            self._transport.close()
 
     def _check_rate(self) -> None:
         """A body must come at a minimum rate (E1), unless it is us who do not read."""
@@ -585,14 +579,11 @@ class ServerConnection(Http1Connection):
             return
         # RFC 9110 §10.1.1: who waits for 100 is not slow.
         waits = self._awaits_continue and not self._window_bytes
-        too_slow = (
-            self._transport.reading and not waits and self._window_bytes < rate * RATE_WINDOW_S
-        )
-        if too_slow and self._events is not None:
+        too_slow = self._window_bytes < rate * RATE_WINDOW_S and self._transport.reading
+        if too_slow and not waits and self._events is not None:
             self._phase = LINGER
-            self._events.head_refused(
-                DownstreamTimeout("body_too_slow", "The request's body came too slowly.")
-            )
+            sentence = "The request's body came too slowly."
+            self._events.head_refused(DownstreamTimeout("body_too_slow", sentence))
         else:
             self._watch_rate()
 
