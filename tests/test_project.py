@@ -116,3 +116,24 @@ def test_no_private_key_lies_in_the_tree() -> None:
     ]
 
     assert not found
+
+
+def test_the_readme_s_example_is_the_smallest_of_the_examples() -> None:
+    """Those are loaded by `tests/unit/config/test_load.py`."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    comment, _, smallest = (ROOT / "config/smallest.yaml").read_text().partition("\n")
+
+    assert comment.startswith("#")
+    assert example == smallest
+
+
+def test_every_command_that_the_readme_names_is_there() -> None:
+    """Targets of make and commands of ambassador."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands = {path.stem for path in (ROOT / "ambassador" / "cli").glob("*.py")}
+
+    assert targets
+    assert set(re.findall(r"make ([a-z-]+)", readme)) <= set(targets[1].split())
+    assert set(re.findall(r"`ambassador ([a-z]+)", readme)) <= commands

@@ -44,7 +44,7 @@ LOW_WATER: Final = HIGH_WATER // 2
 #: One TLS record's worth (RFC 8446 §5.1); asking for less would leave bytes that select cannot see.
 READ_SIZE: Final = 16384
 READS_IN_A_ROW: Final = 8
-#: How long a closing transport waits for a peer that takes nothing. Units: seconds.
+#: How long a closing transport waits for a peer that takes nothing; looked at once so often. Units: seconds.
 CLOSE_WITHIN_S: Final = 30.0
 
 #: The name by which the floors above hand one on without knowing what it is.
@@ -132,6 +132,7 @@ class Transport:
         "_explain",
         "_fd",
         "_loop",
+        "_reads_on",
         "_recv",
         "_send",
         "_shut",
@@ -175,6 +176,7 @@ class Transport:
         self._shut = False  # our direction is ended, or will be once everything has gone
         self._write_broken = False
         self._eof_seen = False
+        self._reads_on = False  # a call of the loop is on its way
         self.progress = 0  # bytes that had to wait and have gone since
         self.read_size = READ_SIZE
         self.reading = False
@@ -280,14 +282,21 @@ class Transport:
             if len(data) < READ_SIZE and not self.greedy:
                 break
         else:
-            # Not left to readiness, which may not come again (see the rules).
-            self._loop.call_soon(self._on_readable)
+            # Not left to readiness, which may not come again (see the rules). Once per turn: readiness that comes as
+            # well would else add another call each time, and a peer at line rate take ever longer turns (E2).
+            if not self._reads_on:
+                self._reads_on = True
+                self._loop.call_soon(self._next_turn)
         if ended:
             self._end_of_input()
         elif not self.closed:
             self.receiver.read_finished()
             if error is not None:
                 self._lost(self._worded(error))
+
+    def _next_turn(self) -> None:
+        self._reads_on = False
+        self._on_readable()
 
     def _end_of_input(self) -> None:
         self.pause_reading()
@@ -446,7 +455,15 @@ class Transport:
             self._finish_close()
         else:
             # Nobody above looks after it any more: without this a peer that never reads would keep it (E1).
-            self._loop.call_later(CLOSE_WITHIN_S, self.abort)
+            self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.progress)
+
+    def _check_closing(self, mark: int) -> None:
+        if self.closed:
+            return
+        if self.progress == mark:
+            self.abort()
+        else:  # slow, but it goes on taking what it was promised
+            self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.progress)
 
     def _finish_close(self) -> None:
         if self.tls is not None and not self._write_broken and not self._shut:

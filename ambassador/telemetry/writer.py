@@ -14,6 +14,7 @@ from typing import Final
 MAX_WAITING_BYTES: Final = 8 * 1024 * 1024
 _STDOUT: Final = 1
 _RETRY_S: Final = 0.01
+_NEWLINE: Final = 0x0A
 
 
 class ThreadedWriter:
@@ -40,6 +41,7 @@ class ThreadedWriter:
         self._done_lines = 0
         self._failed_lines = 0
         self.error = ""  # errno's name of the last failed write, empty since the last good one
+        self._torn = False  # a write failed inside a line
         self._fd = self._open()
 
     def __repr__(self) -> str:
@@ -128,6 +130,9 @@ class ThreadedWriter:
         self._done_lines += lines
 
     def _write_all(self, piece: bytes) -> None:
+        # Half a line is ended before the next one begins (threats I5).
+        if self._torn:
+            piece = b"\n" + piece
         rest = memoryview(piece)
         while rest:
             try:
@@ -135,6 +140,11 @@ class ThreadedWriter:
             except BlockingIOError:
                 # Somebody who shares our terminal or pipe made it non-blocking; only this thread waits.
                 threading.Event().wait(_RETRY_S)
+            except OSError:
+                written = len(piece) - len(rest)
+                self._torn = piece[written - 1] != _NEWLINE if written else self._torn
+                raise
+        self._torn = False
 
     def _reopen_now(self) -> None:
         try:
@@ -144,6 +154,7 @@ class ThreadedWriter:
             return
         self._release()
         self._fd = fresh
+        self._torn = False
 
     def _failed(self, error: OSError) -> None:
         self.error = type(error).__name__ if error.errno is None else os.strerror(error.errno)

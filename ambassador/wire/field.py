@@ -137,7 +137,7 @@ class LineCache:
             raise _malformed(line, name, colon)
         lower, role = known
         if role & STAMPED:
-            return Field(lower, value.strip(b" \t"), role, line)  # never goes out, and comes once
+            return Field(lower, value.strip(b" \t"), role, line)  # comes once, goes out as it came
         value = value.strip(b" \t")  # RFC 9112 §5.1: OWS around the value is no part of it
         if role & CONNECTION and value.lower() == b"keep-alive":
             role ^= CONNECTION | PERSISTS

@@ -150,13 +150,15 @@ class Shape:
     alone, at `place`.
     """
 
-    __slots__ = ("kept", "marked", "only", "place", "roles", "stamped", "wire")
+    __slots__ = ("kept", "marked", "only", "place", "relayed", "roles", "stamped", "wire")
 
     def __init__(self, roles: tuple[int, ...]) -> None:
         self.roles = 0
         for role in roles:
             self.roles |= role
         self.kept = tuple(not role & (WIRE_ROLES | STAMPED) for role in roles)
+        # A response's own X-Request-Id is nobody's to replace (RFC 9110 §5.1: a proxy MUST forward it).
+        self.relayed = tuple(not role & WIRE_ROLES for role in roles)
         self.marked = tuple(role != 0 and kept for role, kept in zip(roles, self.kept, strict=True))
         self.stamped = tuple(bool(role & STAMPED) for role in roles)
         self.wire = tuple(bool(role & WIRE_ROLES) and not role & PERSISTS for role in roles)
@@ -322,7 +324,7 @@ def parse_response_head(
     del lines[0]
     found = list(map(cache.field, lines))
     shape = shape_of[tuple(map(_role, found))]
-    fields = list(compress(found, shape.kept))
+    fields = list(compress(found, shape.relayed))
     roles = shape.roles
     head = ResponseHead(status, reason, fields, None, roles, version)
     if shape.only == CONTENT_LENGTH and status >= 200 and version == 11:

@@ -110,7 +110,8 @@ def test_a_forged_answer_of_upstream_never_arrives(side: Side) -> None:
     up = side.upstream()
     up.read_message()
     up.send(
-        b"HTTP/1.1 200 OK\r\nX-Ambassador-Flags: UF\r\nx_ambassador_detail: y\r\nX-Ambassador-New: 1\r\nContent-Length: 0\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nX-Ambassador-Flags: UF\r\nx_ambassador_detail: y\r\n"
+        b"X-Ambassador-New: 1\r\nContent-Length: 0\r\n\r\n"
     )
 
     answer = client.read_message()

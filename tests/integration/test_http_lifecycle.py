@@ -1,4 +1,7 @@
-"""How connections live and end: keep-alive, pipelining, early answers, half-close, tunnels (RFC 9112 §9, RFC 9110 §7.8)."""
+"""How connections live and end: keep-alive, pipelining, early answers, half-close, tunnels.
+
+RFC 9112 §9, RFC 9110 §7.8.
+"""
 
 from __future__ import annotations
 
@@ -672,7 +675,10 @@ def test_a_connection_that_died_while_idle_is_not_used(side: Side) -> None:
 # --- tunnels
 
 UPGRADE = get(b"/ws", b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: x")
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n"
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: y\r\n\r\n"
+)
 
 
 @pytest.mark.parametrize("warm", [False, True])

@@ -136,19 +136,26 @@ def tunnel(side: Side, path: str) -> None:
     client.read_to_end()
 
 
+def _end(status: int, flags: str, phase: str, **others: object) -> dict[str, Any]:
+    return {"status": status, "flags": flags, "phase": phase, **others}
+
+
 ENDS: dict[str, tuple[Callable[[Side, str], None], dict[str, Any]]] = {
-    "whole": (whole, {"status": 200, "flags": "-", "phase": "relay", "detail": "", "bytes_received": 3, "bytes_sent": 2}),
-    "tunnel": (tunnel, {"status": 101, "flags": "-", "phase": "relay", "bytes_received": 3, "bytes_sent": 5}),
-    "silent": (silent_upstream, {"status": 504, "flags": "UT", "phase": "wait", "detail": "response_timeout"}),
-    "closing": (closing_upstream, {"status": 503, "flags": "UC", "phase": "wait", "detail": "closed_before_response"}),
-    "resetting": (resetting_upstream, {"status": 503, "flags": "UR", "phase": "wait", "detail": "reset_before_response"}),
-    "malformed": (malformed_upstream, {"status": 502, "flags": "UPE", "phase": "wait", "detail": "bad_status_line"}),
-    "truncating": (truncating_upstream, {"status": 200, "flags": "UC", "phase": "relay", "detail": "response_truncated", "bytes_sent": 2}),
-    "departing": (departing_client, {"status": 0, "flags": "DC", "phase": "wait", "detail": "downstream_reset"}),
-    "departing in response": (departing_client_in_response, {"status": 200, "flags": "DC", "phase": "relay", "bytes_sent": 2}),
-    "departing in body": (departing_client_in_body, {"status": 0, "flags": "DC", "phase": "send", "bytes_received": 3}),
+    "whole": (whole, _end(200, "-", "relay", detail="", bytes_received=3, bytes_sent=2)),
+    "tunnel": (tunnel, _end(101, "-", "relay", bytes_received=3, bytes_sent=5)),
+    "silent": (silent_upstream, _end(504, "UT", "wait", detail="response_timeout")),
+    "closing": (closing_upstream, _end(503, "UC", "wait", detail="closed_before_response")),
+    "resetting": (resetting_upstream, _end(503, "UR", "wait", detail="reset_before_response")),
+    "malformed": (malformed_upstream, _end(502, "UPE", "wait", detail="bad_status_line")),
+    "truncating": (
+        truncating_upstream,
+        _end(200, "UC", "relay", detail="response_truncated", bytes_sent=2),
+    ),
+    "departing": (departing_client, _end(0, "DC", "wait", detail="downstream_reset")),
+    "departing in response": (departing_client_in_response, _end(200, "DC", "relay", bytes_sent=2)),
+    "departing in body": (departing_client_in_body, _end(0, "DC", "send", bytes_received=3)),
     "malformed body": (malformed_body, {"status": 400, "flags": "DPE", "detail": "bad_chunk_size"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ENDS)

@@ -21,8 +21,8 @@ from typing import Any
 
 from tests.support.certificates import Authority, client_context, server_context
 from tests.support.peers import PATIENCE_S, PeerConnection, ScriptedPeer, connect
-from tests.support.process import Ambassador, Config, Pod, running_ambassador
 from tests.support.ports import reserve_port
+from tests.support.process import Ambassador, Config, Pod, running_ambassador
 from tests.support.waiting import eventually
 
 HOST = b"payments"

@@ -27,6 +27,8 @@ class RecordingStream:
         self.calls: list[Entry] = []
         self.full = False
         self.deadline: float | None = None
+        self.receiver: Any = None
+        self.peer_text: tuple[str, str, str] | None = None
         self.call_back: dict[str, Callable[[], None]] = {}
 
     def write_interim(self, head: ResponseHead) -> None:
@@ -38,6 +40,16 @@ class RecordingStream:
     def write_body(self, chunk: bytes, end: bool) -> bool:
         self._note("write_body", bytes(chunk), end)
         return not self.full
+
+    def write_whole(self, head: ResponseHead, extra: bytes, body: bytes) -> None:
+        """Note what it stands for: a head and the only piece of its body."""
+        self._note("write_head", head, bytes(extra), False)
+        self._note("write_body", bytes(body), True)
+
+    def send_head(self, events: Any, head: RequestHead, extra: bytes, end: bool) -> None:
+        """Note it as `write_head`; `events` is kept as `receiver`."""
+        self.receiver = events
+        self._note("write_head", head, bytes(extra), end)
 
     def write_trailers(self, fields: list[Field]) -> None:
         self._note("write_trailers", fields)
@@ -57,6 +69,14 @@ class RecordingStream:
 
     def abandon(self) -> None:
         self._note("abandon")
+
+    def release(self) -> None:
+        self._note("release")
+
+    def start(self, events: Any) -> None:
+        """Note the begin of a tunnel's reading; `events` is kept as `receiver`."""
+        self.receiver = events
+        self._note("start")
 
     def close_after_response(self) -> None:
         self._note("close_after_response")

@@ -185,6 +185,8 @@ class ClientConnection(Http1Connection):
             self._events.response_body(chunk, end)
 
     def _trailers_received(self, fields: list[Field]) -> None:
+        # The last piece of the body may have paused us; it and the trailers came in one read, and this is the end.
+        self._transport.resume_reading()
         if self._events is not None:
             self._events.response_trailers(fields)
 

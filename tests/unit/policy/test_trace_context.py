@@ -210,3 +210,15 @@ def test_a_tracestate_without_traceparent_is_dropped() -> None:
     stamp(head, Random(1).getrandbits)
 
     assert names(head) == []
+
+
+@pytest.mark.parametrize(("request_id", "kept"), [(b"abc", True), (b"a,b", False)])
+def test_what_a_sidecar_before_us_wrote_goes_on(request_id: bytes, *, kept: bool) -> None:
+    """The usual case has a way of its own: both fields, in the order in which `stamp` writes them."""
+    head = request((b"X-Request-Id", request_id), (b"traceparent", PARENT))
+
+    found, trace_id, lines = stamp(head, Random(1).getrandbits)
+
+    assert (found == request_id) == kept
+    assert trace_id == TRACE
+    assert SPAN not in lines

@@ -11,7 +11,9 @@ from ambassador.wire.head import (
     head_too_large,
     parse_request_head,
     parse_response_head,
+    shape_of,
     skip_empty_lines,
+    status_of,
 )
 from tests.support.transcripts import MessageReader, line_cache, pairs, splits
 
@@ -547,3 +549,34 @@ def test_a_response_keeps_the_protocols_that_it_offers() -> None:
 def test_a_response_with_too_many_fields_is_refused() -> None:
     """Threat E4 from upstream."""
     assert response_error(*[b"X: 1"] * 101) == "too_many_fields"
+
+
+# --- what is remembered
+
+
+def test_heads_that_a_stranger_makes_up_fill_no_memory() -> None:
+    """Threat E4: shapes of heads and status lines are kept, but not without bound."""
+    cache = line_cache()
+    for number in range(1100):
+        names = [b"X-Request-Id" if number >> bit & 1 else b"User-Agent" for bit in range(11)]
+        block = b"\r\n".join([b"GET / HTTP/1.1", b"Host: a", *(name + b": 1" for name in names)])
+        parse_request_head(block, cache, LIMITS)
+        head, _, _ = response(start=b"HTTP/1.1 200 %d" % number)
+        assert head.reason == b"%d" % number
+
+    assert len(shape_of) <= 1024
+    assert len(status_of) <= 1024
+
+
+def test_what_is_long_is_read_and_not_remembered() -> None:
+    shapes, lines = len(shape_of), len(status_of)
+
+    request(b"Host: a", *(b"X-Request-Id: 1" for _ in range(40)))
+    head, _, _ = response(start=b"HTTP/1.1 200 " + b"x" * 200)
+
+    assert head.reason == b"x" * 200
+    assert (len(shape_of), len(status_of)) == (shapes, lines)
+
+
+def test_a_shape_prints_its_size() -> None:
+    assert repr(shape_of[HOST, 0]) == "Shape(2 lines)"
