@@ -115,6 +115,11 @@ class Exchange:
         try:
             self.route = route = self.door.enter(self, head)
             self.target = target = route.only_target or route.target(self._surroundings.chance)
+            budget = self._surroundings.budget
+            if budget.used > budget.ceiling:  # responses fill it as well as bodies of requests (E6)
+                raise Overloaded(
+                    "buffers", "Too many bytes wait for slow peers; see limits.buffers."
+                )
             if not end:
                 self._check_limits(target.settings, head)
             self._begin_deadline(target.settings)
@@ -383,9 +388,6 @@ class Exchange:
     # ---- steps ---------------------------------------------------------------------------------------------
 
     def _check_limits(self, settings: RouteSettings, head: RequestHead) -> None:
-        budget = self._surroundings.budget
-        if budget.used > budget.ceiling:
-            raise Overloaded("buffers", "Too many bytes wait for slow peers; see limits.buffers.")
         ceiling = settings.max_body
         if (
             ceiling is not None
