@@ -176,10 +176,10 @@ class RawDownstream(_Raw):
         self._loop = loop
         self._write_timeout_s = write_timeout_s
         self._write_mark = 0
-        self._write_alarm = Alarm(loop, self._check_writing)
+        self._write_alarm = Alarm(loop, self._check_writing, self._transport.crash)
         self._events: RequestEvents | None = None
         self._closed = closed
-        self._alarm = Alarm(loop, self._deadline_passed)
+        self._alarm = Alarm(loop, self._deadline_passed, self._transport.crash)
 
     def begin(self, events: RequestEvents) -> None:
         """Begin to read into `events`, which gets its head from the caller next."""

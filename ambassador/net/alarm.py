@@ -17,16 +17,22 @@ NEVER = math.inf
 
 
 class Alarm:
-    """Calls `callback` once the deadline has passed.
+    """Calls `callback` once the deadline has passed, and `crashed` when that raises.
 
     Units: seconds of the loop's clock.
     """
 
-    __slots__ = ("_armed", "_callback", "_handle", "_loop", "at")
+    __slots__ = ("_armed", "_callback", "_crashed", "_handle", "_loop", "at")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        callback: Callable[[], None],
+        crashed: Callable[[BaseException], None],
+    ) -> None:
         self._loop = loop
         self._callback = callback
+        self._crashed = crashed
         self._handle: asyncio.TimerHandle | None = None
         self._armed = NEVER
         self.at = NEVER
@@ -60,4 +66,7 @@ class Alarm:
             self._arm(self.at)
             return
         self.at = NEVER
-        self._callback()
+        try:
+            self._callback()
+        except Exception as error:  # the guard of this callback (E8)
+            self._crashed(error)

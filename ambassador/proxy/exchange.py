@@ -22,7 +22,6 @@ from ambassador.core.errors import (
     ExchangeError,
     InternalError,
     NoHealthyUpstream,
-    Overloaded,
     Phase,
     UpstreamProtocolError,
 )
@@ -32,7 +31,14 @@ from ambassador.policy.headers import sanitize_response, sanitize_trailers
 from ambassador.policy.retry import IDEMPOTENT, Verdict, decide
 from ambassador.proxy.attempt import Attempt
 from ambassador.proxy.deadlines import due_at, expired
-from ambassador.proxy.local_reply import local_reply, phase_before_head, too_large
+from ambassador.proxy.guard import guard_steps
+from ambassador.proxy.local_reply import (
+    check_length,
+    local_reply,
+    overloaded,
+    phase_before_head,
+    too_large,
+)
 from ambassador.wire.lifecycle import RequestSide, ResponseSide
 
 if TYPE_CHECKING:
@@ -70,7 +76,7 @@ class Exchange:
     __slots__ = (
         "_attempt", "_downstream", "_held", "_idle_from", "_paused_by_upstream", "_repeated_fresh", "_started",
         "_surroundings", "_trailers", "_tunnel", "_upstream_started", "attempts", "bytes_received",
-        "bytes_sent", "decision", "door", "duration_s", "error", "extra", "head", "phase", "request_id",
+        "bytes_sent", "decision", "door", "duration_s", "error", "extra", "head", "over", "phase", "request_id",
         "request_side", "response_side", "route", "started_at", "status", "target", "trace_id", "tried",
         "upstream_peer", "upstream_s",
     )  # fmt: skip
@@ -90,7 +96,7 @@ class Exchange:
         self._attempt: Attempt | None = None
         self._held: list[bytes] | None = None
         self._trailers: list[Field] | None = None
-        self._tunnel = self._paused_by_upstream = self._repeated_fresh = False
+        self._tunnel = self._paused_by_upstream = self._repeated_fresh = self.over = False
         self._upstream_started = 0.0
         self.extra = self.request_id = self.trace_id = b""
         self.attempts = self.status = self.bytes_received = self.bytes_sent = 0
@@ -117,11 +123,9 @@ class Exchange:
             self.target = target = route.only_target or route.target(self._surroundings.chance)
             budget = self._surroundings.budget
             if budget.used > budget.ceiling:  # responses fill it as well as bodies of requests (E6)
-                raise Overloaded(
-                    "buffers", "Too many bytes wait for slow peers; see limits.buffers."
-                )
+                raise overloaded()
             if not end:
-                self._check_limits(target.settings, head)
+                check_length(target.settings.max_body, head.content_length)
             self._begin_deadline(target.settings)
             self._next_attempt(target)
         except ExchangeError as error:
@@ -140,8 +144,9 @@ class Exchange:
             return
         self.bytes_received += len(chunk)
         target = self.target
-        if target is not None and target.settings.max_body is not None and self._is_too_large():
-            self._fail(too_large(target.settings.max_body))
+        ceiling = target.settings.max_body if target is not None else None
+        if ceiling is not None and self.bytes_received > ceiling and not self._tunnel:
+            self._fail(too_large(ceiling))
             return
         if end:
             self.request_side = COMPLETE
@@ -172,7 +177,10 @@ class Exchange:
 
     def stream_reset(self, error: ExchangeError) -> None:
         """Downstream is gone: nobody to answer."""
-        if self.response_side is ENDED and self.request_side is not UPLOADING:
+        tunnel_ended = (
+            self._tunnel and self.response_side is ENDED and self.request_side is COMPLETE
+        )
+        if self.over or tunnel_ended:  # the end of both directions closes it before `_end_tunnel`
             return
         self.phase = self._phase(error)
         self.request_side = STOPPED
@@ -182,23 +190,19 @@ class Exchange:
 
     def read_finished(self) -> None:
         """A burst of the request is over: send on what was corked."""
-        if (
-            self.request_side is UPLOADING
-            and self._attempt is not None
-            and self._attempt.connection is not None
-        ):
+        attempt = self._attempt
+        connection = attempt.connection if attempt is not None else None
+        if self.request_side is UPLOADING and connection is not None:
             self._idle_from = self._surroundings.loop_time()
-            if not self._attempt.connection.flush():
+            if not connection.flush():
                 self._pause_downstream()
 
     def writable(self) -> None:
         """Downstream takes more: go on with the response."""
-        if (
-            self.response_side is STREAMING
-            and self._attempt is not None
-            and self._attempt.connection is not None
-        ):
-            self._attempt.connection.resume_body()
+        attempt = self._attempt
+        connection = attempt.connection if attempt is not None else None
+        if self.response_side is STREAMING and connection is not None:
+            connection.resume_body()
 
     def deadline_passed(self) -> None:
         """See whether the deadline of the present state has passed; it may have moved since the timer was set."""
@@ -210,15 +214,10 @@ class Exchange:
             self._downstream.set_deadline(due)
             return
         elapsed_s = None if self._tunnel else self._surroundings.monotonic() - self._started
-        self._fail(
-            expired(
-                target.settings,
-                self.request_side,
-                self.response_side,
-                elapsed_s=elapsed_s,
-                upstream_slow=self._paused_by_upstream,
-            )
-        )
+        self._fail(expired(
+            target.settings, self.request_side, self.response_side,
+            elapsed_s=elapsed_s, upstream_slow=self._paused_by_upstream,
+        ))  # fmt: skip
 
     # ---- from upstream -------------------------------------------------------------------------------------
 
@@ -305,19 +304,22 @@ class Exchange:
             self.response_head(head, False)
             self.response_body(body, True)
             return
-        self.status = head.status
-        surroundings = self._surroundings
-        self.upstream_s = surroundings.monotonic() - self._upstream_started
-        roles = head.roles
-        if roles & IDENTITY:
-            sanitize_response(head)
-        extra = self.door.response_extra
-        if not roles & DATE:
-            extra += surroundings.date.at(surroundings.wall())  # RFC 9110 §6.6.1, as above
-        self.bytes_sent = len(body)
-        self._response_ended()
-        self._downstream.write_whole(head, extra, body)
-        self._close_books()
+        try:  # `guarded`, without its frame
+            self.status = head.status
+            surroundings = self._surroundings
+            self.upstream_s = surroundings.monotonic() - self._upstream_started
+            roles = head.roles
+            if roles & IDENTITY:
+                sanitize_response(head)
+            extra = self.door.response_extra
+            if not roles & DATE:
+                extra += surroundings.date.at(surroundings.wall())  # RFC 9110 §6.6.1, as above
+            self.bytes_sent = len(body)
+            self._response_ended()
+            self._downstream.write_whole(head, extra, body)
+            self._close_books()
+        except Exception as error:  # the guard of this callback (E8)
+            self.crash(error)
 
     def response_body(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
         if self.response_side is not STREAMING:
@@ -386,19 +388,6 @@ class Exchange:
             self._reply(error)
 
     # ---- steps ---------------------------------------------------------------------------------------------
-
-    def _check_limits(self, settings: RouteSettings, head: RequestHead) -> None:
-        ceiling = settings.max_body
-        if (
-            ceiling is not None
-            and head.content_length is not None
-            and head.content_length > ceiling
-        ):
-            raise too_large(ceiling)
-
-    def _is_too_large(self) -> bool:
-        ceiling = self.target.settings.max_body if self.target is not None else None
-        return ceiling is not None and self.bytes_received > ceiling and not self._tunnel
 
     def _next_attempt(self, target: Target) -> None:
         """Try the next endpoint; raises NoHealthyUpstream when there is none left."""
@@ -485,9 +474,10 @@ class Exchange:
 
     def _close_books(self) -> None:
         """The response is out: give the connection back and note the end."""
-        attempt, self._attempt = self._attempt, None
+        attempt = self._attempt
         if attempt is not None:
             attempt.release()
+        self._attempt = None
         self._finish(None)
 
     def _end_attempt(self) -> None:
@@ -532,12 +522,21 @@ class Exchange:
         self._downstream.reset()
         self._finish(error)
 
+    def crash(self, error: Exception) -> None:
+        """A bug of ours: whatever it has left half done ends, on both sides (E8)."""
+        self._surroundings.crashed(error)
+        attempt = self._attempt
+        if not self.over:
+            self._cut(InternalError("internal_error", "Ambassador failed; see its log."))
+        if attempt is not None and attempt.connection is not None:
+            attempt.connection.abort()  # nobody knows in which state it was left
+
     def _finish(self, error: ExchangeError | None) -> None:
         """Note the end, once: every path here has set the response side to ENDED before."""
+        self.over = True
         self.error = error
         if error is not None:
-            # A traceback keeps the frames, those the bytes behind this request, and all of it waits for the rare
-            # collector: 27 KB for each refused one of a pipeline (E3).
+            # Its traceback keeps the bytes behind this request, till the rare collection: 27 KB a refusal (E3).
             error.__traceback__ = error.__context__ = None
         self.duration_s = self._surroundings.monotonic() - self._started
         self.door.exchange_ended(self)
@@ -590,9 +589,12 @@ class Exchange:
                 self._surroundings.monotonic() - self._started
             )
         return due_at(
-            settings,
-            self.request_side,
-            self.response_side,
-            idle_from=self._idle_from,
-            total_from=total_from,
-        )
+            settings, self.request_side, self.response_side, idle_from=self._idle_from, total_from=total_from
+        )  # fmt: skip
+
+
+guard_steps(
+    Exchange, "attempt_failed", "body_received", "deadline_passed", "read_finished", "response_body",
+    "response_burst_over", "response_head", "response_interim", "response_trailers", "stream_reset",
+    "trailers_received", "tunnel_ready", "upstream_ready", "upstream_writable", "writable",
+)  # fmt: skip

@@ -15,6 +15,7 @@ from ambassador.core.errors import (
     ConnectFailed,
     DownstreamProtocolError,
     NoHealthyUpstream,
+    Overloaded,
     PeerRefusedUs,
     Phase,
 )
@@ -68,6 +69,17 @@ def local_reply(
     if flag in _RETRY_AFTER:
         extra += b"Retry-After: %d\r\n" % _RETRY_AFTER[flag]
     return ResponseHead(status, reason, [], len(body)), extra, body
+
+
+def overloaded() -> Overloaded:
+    """Give the refusal of a process that is full of bytes for slow peers."""
+    return Overloaded("buffers", "Too many bytes wait for slow peers; see limits.buffers.")
+
+
+def check_length(ceiling: int | None, length: int | None) -> None:
+    """Refuse a request by what it says of its body: raises `too_large`."""
+    if ceiling is not None and length is not None and length > ceiling:
+        raise too_large(ceiling)
 
 
 def too_large(ceiling: int) -> DownstreamProtocolError:

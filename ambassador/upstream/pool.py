@@ -127,7 +127,7 @@ class Pool:
         self._config = config
         self._environment = environment
         self._tls = tls
-        self._alarm = Alarm(environment.loop, self._retire_idle)
+        self._alarm = Alarm(environment.loop, self._retire_idle, self._crashed)
         self.idle: list[ClientConnection] = []
         self.busy: set[ClientConnection] = set()
         self.tunnels: set[RawConnection] = set()
@@ -239,6 +239,9 @@ class Pool:
             connection.close()
         if self.idle:
             self._alarm.set(self.idle[0].idle_since + self._idle_timeout_s)
+
+    def _crashed(self, error: BaseException) -> None:
+        self._environment.events.callback_crashed(error)
 
     # ---- dialling ------------------------------------------------------------------------------------------
 

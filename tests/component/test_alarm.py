@@ -14,7 +14,9 @@ class Rings:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.at: list[float] = []
-        self.alarm = Alarm(self.loop, lambda: self.at.append(round(self.loop.time(), 2)))
+        self.alarm = Alarm(
+            self.loop, lambda: self.at.append(round(self.loop.time(), 2)), crashed=print
+        )
 
 
 @virtual_time
@@ -88,9 +90,27 @@ async def test_it_may_be_set_while_it_rings() -> None:
         if len(rang) < 3:
             alarm.set(loop.time() + 5)
 
-    alarm = Alarm(loop, ring)
+    alarm = Alarm(loop, ring, crashed=print)
     alarm.set(5)
 
     await asyncio.sleep(60)
 
     assert rang == [5, 10, 15]
+
+
+@virtual_time
+async def test_a_bug_in_what_it_calls_is_reported_and_it_may_be_set_again() -> None:
+    """Threats E8: a deadline that fails must not leave its connection without any."""
+    loop = asyncio.get_running_loop()
+    bugs: list[BaseException] = []
+
+    def fail() -> None:
+        raise RuntimeError(round(loop.time(), 2))
+
+    alarm = Alarm(loop, fail, crashed=bugs.append)
+    alarm.set(5)
+    await asyncio.sleep(10)
+    alarm.set(15)
+    await asyncio.sleep(10)
+
+    assert [bug.args for bug in bugs] == [(5,), (15,)]

@@ -46,6 +46,9 @@ class NoSocket:
 
     def abort(self) -> None: ...
 
+    def crash(self, error: BaseException) -> None:
+        raise error
+
 
 class Owner:
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ SETTINGS = {
     "idle_timeout": "400ms",
     "body_idle_timeout": "400ms",
     "write_timeout": "400ms",
-    "total_timeout": "3s",
+    "total_timeout": "1500ms",
     "body_min_rate": "500B/s",
 }
 EVERY_S = 0.05

@@ -103,7 +103,7 @@ class ServerConnection(Http1Connection):
         now = loop.time()
         self._age_at = NEVER if limits.max_age_s is None else now + limits.max_age_s
         self._phase_at = now + limits.idle_timeout_s
-        self._alarm = Alarm(loop, self._alarm_fired)
+        self._alarm = Alarm(loop, self._alarm_fired, transport.crash)
         self.is_tls = transport.tls is not None
 
     def __repr__(self) -> str:
