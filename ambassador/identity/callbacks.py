@@ -23,11 +23,15 @@ def der_of(certificate: crypto.X509) -> bytes:
 
 
 class Handshake:
-    """What callbacks saw of one handshake, and the age of the client's session; `app_data` of a connection."""
+    """What callbacks saw of one handshake, and the age of the client's session; `app_data` of a connection.
 
-    __slots__ = ("certificate", "depth", "error", "remembered", "session_deadline")
+    Units: `late_steps` counts what OpenSSL did for messages of a handshake after its end, since the last read.
+    """
+
+    __slots__ = ("certificate", "depth", "error", "late_steps", "remembered", "session_deadline")
 
     def __init__(self, session_deadline: float = 0.0) -> None:
+        self.late_steps = 0
         self.error = 0
         self.depth = 0
         self.certificate: bytes | None = None  # DER of the refused leaf
@@ -62,6 +66,30 @@ verify_callback: Any = _ffi.callback(
     error=0,
     onerror=_swallow,
 )
+
+
+def _on_late_step(ssl: Any, _where: int, _result: int) -> None:
+    """Count what one read does for messages that carry no byte of the application, and stop it when it is a storm.
+
+    OpenSSL takes all that lie in the socket inside one `SSL_read`, which a peer at line rate would never let end: the
+    whole loop would stand (threats D4, E2; RFC 8446 §4.6.3). Told that the peer has ended, it reads no further.
+    """
+    handshake = SSL.Connection._reverse_mapping[ssl].get_app_data()
+    handshake.late_steps += 1
+    if handshake.late_steps > MAX_LATE_STEPS:
+        _lib.SSL_set_shutdown(ssl, SSL.RECEIVED_SHUTDOWN)
+
+
+#: A KeyUpdate takes four, a session ticket five; about a hundred of them between two reads are nobody's honest need.
+MAX_LATE_STEPS: Final = 400
+_late_step_callback: Any = _ffi.callback("void (*)(const SSL *, int, int)", _on_late_step)
+
+
+def watch_late_steps(connection: SSL.Connection) -> Handshake:
+    """Begin to count in the `late_steps` that is given back: whoever reads resets it, and ends what exceeds."""
+    _lib.SSL_set_info_callback(connection._ssl, _late_step_callback)
+    handshake: Handshake = connection.get_app_data()
+    return handshake
 
 
 class AlpnSelection:

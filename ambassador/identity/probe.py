@@ -11,7 +11,7 @@ from OpenSSL import SSL, crypto
 from ambassador.core.model import PeerIdentity, TlsSession
 from ambassador.identity import peer as peers
 from ambassador.identity import tls
-from ambassador.identity.callbacks import der_of
+from ambassador.identity.callbacks import Handshake, der_of
 from ambassador.identity.credentials import Credentials
 from ambassador.identity.openssl_errors import reason_of
 from ambassador.identity.refusal import VERIFY_REASONS, TlsRefused
@@ -35,6 +35,7 @@ class ProbeTls:
     def new_connection(self, sock: tls.Socket | None, session_key: object) -> SSL.Connection:
         connection = SSL.Connection(self._context, sock)
         connection.set_connect_state()
+        connection.set_app_data(Handshake())
         if self._server_name:
             connection.set_tlsext_host_name(self._server_name.encode())
         return connection

@@ -29,7 +29,14 @@ from ambassador.core.clock import Clock
 from ambassador.core.errors import CredentialError
 from ambassador.core.model import PeerIdentity, TlsSession
 from ambassador.identity import peer as peers
-from ambassador.identity.callbacks import AlpnSelection, Handshake, der_of, verify_callback
+from ambassador.identity.callbacks import (
+    MAX_LATE_STEPS,
+    AlpnSelection,
+    Handshake,
+    der_of,
+    verify_callback,
+    watch_late_steps,
+)
 from ambassador.identity.credentials import Credentials
 from ambassador.identity.openssl_errors import first_reason, reason_of
 from ambassador.identity.peer import CertificateFacts
@@ -116,9 +123,14 @@ def io_of(connection: SSL.Connection, explain: Callable[[BaseException], Excepti
     """
     ssl = connection._ssl
     fail = connection._raise_ssl_error
+    handshake = watch_late_steps(connection)
 
     def recv(_: int) -> bytes:  # a record has at most 16 KiB, whatever is asked for
         count = _ssl_read(ssl, _READ_BUFFER, _READ_BYTES)
+        if handshake.late_steps:
+            if handshake.late_steps > MAX_LATE_STEPS:
+                raise SSL.Error([("SSL routines", "", "too many handshake messages")])
+            handshake.late_steps = 0
         if count > 0:
             data: bytes = _read_view[:count]
             return data

@@ -1,7 +1,9 @@
-"""Records that carry no application byte: they are followed, and keep nobody alive (threat D4)."""
+"""Records that carry no application byte: they are followed, keep nobody alive and hold up nobody (threats D4, E2)."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -21,7 +23,9 @@ pytestmark = pytest.mark.interop
 
 
 @contextmanager
-def storming(sidecar: Ambassador, files: Credentials) -> Iterator[subprocess.Popen[bytes]]:
+def storming(
+    sidecar: Ambassador, files: Credentials, *, pause_s: float
+) -> Iterator[subprocess.Popen[bytes]]:
     """An s_client that sends KeyUpdate after KeyUpdate (RFC 8446 §4.6.3) until somebody ends it."""
     assert isinstance(sidecar.inbound, tuple)
     process = subprocess.Popen(
@@ -34,12 +38,10 @@ def storming(sidecar: Ambassador, files: Credentials) -> Iterator[subprocess.Pop
 
     def storm() -> None:
         assert process.stdin is not None
-        try:
-            while not over.wait(0.02):
-                process.stdin.write(b"k\n")
+        with contextlib.suppress(BrokenPipeError):
+            while not over.wait(pause_s):
+                process.stdin.write(b"k\n")  # one for each read of its
                 process.stdin.flush()
-        except BrokenPipeError:
-            return
 
     thread = threading.Thread(target=storm)
     thread.start()
@@ -62,7 +64,7 @@ def test_key_updates_do_not_put_off_the_idle_deadline(
         inbound=shop.inbound(app.port, idle_timeout="1s", head_timeout="1s"),
     )
     with running_ambassador(config, tmp_path) as sidecar:
-        with storming(sidecar, web) as peer:
+        with storming(sidecar, web, pause_s=0.02) as peer:
             eventually(lambda: sidecar.metric("connections", direction="inbound") == 1, "it is in")
 
             eventually(lambda: peer.poll() is not None, "it is ended")
@@ -70,3 +72,29 @@ def test_key_updates_do_not_put_off_the_idle_deadline(
         eventually(lambda: sidecar.metric("connections", direction="inbound") == 0, "a free slot")
         assert not app.requests
         assert not sidecar.records
+
+
+def test_a_storm_of_key_updates_ends_its_connection(
+    authority: Authority, app: App, tmp_path: Path
+) -> None:
+    """OpenSSL takes all that lie in the socket within one read, and goes on as long as more come: nobody else's turn."""
+    shop = Pod("shop", authority, tmp_path)
+    web = credentials(tmp_path / "web", authority, "web")
+    config = shop.config(inbound=shop.inbound(app.port, idle_timeout="60s", head_timeout="60s"))
+    with running_ambassador(config, tmp_path) as sidecar:
+        with storming(sidecar, web, pause_s=0.001) as peer:
+            eventually(lambda: sidecar.metric("connections", direction="inbound") == 1, "it is in")
+
+            def is_ended() -> bool:
+                sidecar.signal(signal.SIGSTOP)  # they lie in the socket together
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    peer.wait(0.5)
+                sidecar.signal(signal.SIGCONT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    peer.wait(0.5)
+                return peer.poll() is not None
+
+            eventually(is_ended, "it is ended")
+
+        eventually(lambda: sidecar.metric("connections", direction="inbound") == 0, "a free slot")
+        assert not app.requests
