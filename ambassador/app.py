@@ -81,6 +81,13 @@ class Application:
         self.admin_listener: Listener | None = None
         self.admin_server: AdminServer | None = None
         self.refusals = RefusalLog(self.log.warning, now=loop.time, call_later=loop.call_later)
+        self.audits = RefusalLog(
+            self.log.warning,
+            event="authorization_would_deny",
+            sum_event="authorizations_would_deny",
+            now=loop.time,
+            call_later=loop.call_later,
+        )
         self.lag = LoopLag(self.metrics.lag.observe, call_later=loop.call_later, now=loop.time)
         self.reload = self._build_reload()
         self.started = self.draining = self.forced = False
@@ -148,7 +155,7 @@ class Application:
             directory=self.directory,
             metrics=self.metrics,
             ledger=self.ledger,
-            log=self.log,
+            audits=self.audits,
             clean=clean,
             own_spiffe=lambda: self.store.credentials.spiffe if self.store is not None else None,
             pseudonym=lambda: b"ambassador-%012x" % chance.getrandbits(48),
@@ -331,6 +338,7 @@ class Application:
         self.directory.abort()
         self.lag.stop()
         self.refusals.flush()
+        self.audits.flush()
         self.ledger.flush()
         if self.access_log is not None:
             self.access_log.close(FORCED_FLUSH_S if self.forced else FLUSH_S)

@@ -17,6 +17,8 @@ from ambassador.identity.credentials import Credentials
 from ambassador.identity.peer import CertificateFacts
 
 _MAX_FACTS: Final = 1024
+#: Longer ones are read anew: a peer may send anything beside its chain, 64 KiB each time, and fill 64 MiB (E6).
+_MAX_KEPT_CHAIN: Final = 8 * 1024
 
 
 class FactsCache:
@@ -41,6 +43,8 @@ class FactsCache:
         known = self._facts.get(key)
         if known is None:
             known = peers.read_facts(chain, resumed=resumed, purpose=self.purpose)
+            if sum(map(len, chain)) > _MAX_KEPT_CHAIN:
+                return known
             if len(self._facts) >= _MAX_FACTS:
                 self._facts.clear()
             self._facts[key] = known

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ambassador.proxy.ledger import Ledger
     from ambassador.proxy.snapshot import Route
     from ambassador.proxy.surroundings import Surroundings
-    from ambassador.telemetry.logging import Logger
     from ambassador.telemetry.metrics import Metrics
+    from ambassador.telemetry.refusals import RefusalLog
     from ambassador.upstream.directory import Directory
     from ambassador.wire.field import LineCache
 
@@ -64,11 +64,11 @@ class Commons:
     """What all doors of a process share; made once by the composition root."""
 
     __slots__ = (
+        "audits",
         "cache",
         "clean",
         "directory",
         "ledger",
-        "log",
         "loop",
         "metrics",
         "own_spiffe",
@@ -85,7 +85,7 @@ class Commons:
         directory: Directory,
         metrics: Metrics,
         ledger: Ledger,
-        log: Logger,
+        audits: RefusalLog,
         clean: Callable[[bytes | str], str],
         own_spiffe: Callable[[], str | None],
         pseudonym: Callable[[], bytes],
@@ -96,7 +96,7 @@ class Commons:
         self.directory = directory
         self.metrics = metrics
         self.ledger = ledger
-        self.log = log
+        self.audits = audits
         self.clean = clean
         self.own_spiffe = own_spiffe
         self.pseudonym = pseudonym

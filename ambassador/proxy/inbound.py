@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from ambassador.proxy.doors import Commons
 
 _MAX_JUDGED: Final = 1024
+#: Whoever sends more beside his certificate is judged anew each time: 1024 of 64 KiB would be 64 MiB (E6).
+_MAX_KEPT_CHAIN: Final = 8 * 1024
 _SUSPECT: Final = IDENTITY | OVERRIDE
 _CONNECT: Final = b"CONNECT"
 _USUAL: Final = 4  # no longer are GET, HEAD, POST and PUT
@@ -129,9 +131,11 @@ class InboundDoors(Doors):
         key = (peer.fingerprint, peer.chain, own_spiffe)
         judged = self._judged.get(key)
         if judged is None:
-            if len(self._judged) >= _MAX_JUDGED:
-                self._judged.clear()
-            judged = self._judged[key] = _JudgedPeer(self, peer, own_spiffe)
+            judged = _JudgedPeer(self, peer, own_spiffe)
+            if sum(map(len, peer.chain)) <= _MAX_KEPT_CHAIN:
+                if len(self._judged) >= _MAX_JUDGED:
+                    self._judged.clear()
+                self._judged[key] = judged
         return judged
 
     def count(self, decision: Decision) -> Tally:
@@ -291,11 +295,7 @@ class _InboundDoor:
         if not decision.allowed:
             if not doors.config.audit:
                 raise AccessDenied(decision.reason)
-            doors.commons.log.warning(
-                "authorization_would_deny",
-                listener=doors.name,
-                peer=self.record.peer,
-                rule=decision.rule,
-                reason=decision.reason,
+            doors.commons.audits.refused(
+                decision.reason, listener=doors.name, peer=self.record.peer, rule=decision.rule
             )
         return decision

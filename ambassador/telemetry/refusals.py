@@ -1,4 +1,4 @@
-"""Logs refused handshakes without letting a flood of them become a flood of lines.
+"""Logs what is refused, or would be, without letting a flood of it become a flood of lines.
 
 Knows rates per reason; must not know what a refusal is. Time is handed in.
 """
@@ -28,22 +28,26 @@ class _Window:
 class RefusalLog:
     """Logs at most ten refusals a second for each reason; once the second is over, one event with the sum of the rest.
 
-    `emit` is a logger's method, such as `log.warning`; `call_later` the event loop's: a timer runs only while
-    something is suppressed.
+    `emit` is a logger's method, such as `log.warning`; `event` names one refusal, `sum_event` the rest of a second;
+    `call_later` is the event loop's: a timer runs only while something is suppressed.
 
     Units: `now` gives monotonic seconds.
     """
 
-    __slots__ = ("_armed", "_call_later", "_emit", "_now", "_windows")
+    __slots__ = ("_armed", "_call_later", "_emit", "_event", "_now", "_sum_event", "_windows")
 
     def __init__(
         self,
         emit: Callable[..., None],
         *,
+        event: str = "handshake_refused",
+        sum_event: str = "handshakes_refused",
         now: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self._emit = emit
+        self._event = event
+        self._sum_event = sum_event
         self._now = now
         self._call_later = call_later
         self._windows: dict[str, _Window] = {}
@@ -58,7 +62,7 @@ class RefusalLog:
             window.start = now
         if window.logged < PER_SECOND:
             window.logged += 1
-            self._emit("handshake_refused", reason=reason, **fields)
+            self._emit(self._event, reason=reason, **fields)
             return
         window.suppressed += 1
         if not self._armed:
@@ -81,7 +85,7 @@ class RefusalLog:
 
     def _end(self, reason: str, window: _Window) -> None:
         if window.suppressed:
-            self._emit("handshakes_refused", reason=reason, suppressed=window.suppressed)
+            self._emit(self._sum_event, reason=reason, suppressed=window.suppressed)
         window.logged = window.suppressed = 0
 
     def _time_passed(self) -> None:

@@ -6,9 +6,9 @@ newest idle connection is taken first, so that the others can age and go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ambassador.core.errors import ConnectFailed, ExchangeError
+from ambassador.core.errors import ConnectFailed, ExchangeError, InternalError
 from ambassador.http.http1.client import ClientConnection
 from ambassador.http.raw import RawConnection
 from ambassador.net.alarm import NEVER, Alarm
@@ -17,7 +17,7 @@ from ambassador.net.transport import Budget, TlsConnection, Transport
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from ambassador.config.model import ServiceConfig
     from ambassador.core.model import Address, Endpoint
@@ -168,15 +168,11 @@ class Pool:
 
     def dial(self, waiter: Waiter) -> Dial:
         """Make a connection; the waiter hears of it, or of the failure, once."""
-        attempt = Dial(waiter)
-        self._environment.tasks.start(self._dial(attempt), name=f"dial {self.endpoint}")
-        return attempt
+        return self._begin(self._dial, waiter)
 
     def dial_raw(self, waiter: RawWaiter) -> Dial:
         """Make a connection for a tunnel, which the waiter owns."""
-        attempt = Dial(waiter)
-        self._environment.tasks.start(self._dial_raw(attempt), name=f"dial {self.endpoint}")
-        return attempt
+        return self._begin(self._dial_raw, waiter)
 
     def close(self) -> None:
         """Close what is idle; busy connections close when they come back."""
@@ -248,6 +244,26 @@ class Pool:
     def _session_key(self) -> object:
         return self.endpoint.address
 
+    def _begin(
+        self, dialling: Callable[[Dial], Coroutine[Any, Any, None]], waiter: Waiter | RawWaiter
+    ) -> Dial:
+        attempt = Dial(waiter)
+        name = f"dial {self.endpoint}"
+        self._environment.tasks.start(self._guarded(dialling, attempt), name=name)
+        return attempt
+
+    async def _guarded(
+        self, dialling: Callable[[Dial], Coroutine[Any, Any, None]], attempt: Dial
+    ) -> None:
+        try:
+            await dialling(attempt)
+        except Exception as error:  # the guard of this task (E8)
+            self._crashed(error)
+            if attempt.waiter is not None:
+                attempt.waiter.connection_failed(
+                    InternalError("internal_error", "Ambassador failed; see its log.")
+                )
+
     async def _dial(self, attempt: Dial) -> None:
         tls = self._tls() if self._tls is not None else None
         dialled = await self._connect(attempt, tls)
@@ -268,11 +284,10 @@ class Pool:
             )  # the credentials were replaced while it was dialled: one exchange, no more
         connection.start()
         waiter = attempt.waiter
+        self.busy.add(connection)
         if waiter is None:
-            self.busy.add(connection)
             self.connection_free(connection)
             return
-        self.busy.add(connection)
         waiter.connection_ready(connection)  # type: ignore[union-attr]  # `dial` took a Waiter
 
     async def _dial_raw(self, attempt: Dial) -> None:
@@ -280,7 +295,8 @@ class Pool:
         dialled = await self._connect(attempt, tls)
         if dialled is None:
             return
-        if attempt.waiter is None:
+        waiter = attempt.waiter
+        if waiter is None:
             dialled.socket.close()
             return
         connection = RawConnection(
@@ -289,7 +305,7 @@ class Pool:
             closed=self._tunnel_closed,
         )
         self.tunnels.add(connection)
-        attempt.waiter.raw_connection_ready(connection)  # type: ignore[union-attr]  # `dial_raw` took a RawWaiter
+        waiter.raw_connection_ready(connection)  # type: ignore[union-attr]  # `dial_raw` took a RawWaiter
 
     async def _connect(self, attempt: Dial, tls: SessionTls | None) -> Dialled | None:
         environment = self._environment

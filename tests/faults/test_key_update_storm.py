@@ -77,7 +77,7 @@ def test_key_updates_do_not_put_off_the_idle_deadline(
 def test_a_storm_of_key_updates_ends_its_connection(
     authority: Authority, app: App, tmp_path: Path
 ) -> None:
-    """OpenSSL takes all that lie in the socket within one read, and goes on as long as more come: nobody else's turn."""
+    """OpenSSL takes all that lie in the socket within one read, as long as more come: nobody else gets a turn."""
     shop = Pod("shop", authority, tmp_path)
     web = credentials(tmp_path / "web", authority, "web")
     config = shop.config(inbound=shop.inbound(app.port, idle_timeout="60s", head_timeout="60s"))

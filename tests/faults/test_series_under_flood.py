@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from pathlib import Path
+from typing import Any
 
-from tests.support.certificates import client_context
-from tests.support.peers import connect
+from tests.support.certificates import Authority, client_context
+from tests.support.peers import App, connect, request
+from tests.support.process import Pod, running_ambassador
 from tests.support.stage import Side
 from tests.support.stage_fixtures import inbound, outbound, side, stage
 from tests.support.waiting import eventually
@@ -81,3 +84,32 @@ def test_refused_handshakes_of_everybody_make_no_series(inbound: Side) -> None:
     )
     assert series(inbound) == before
     assert len(inbound.sidecar.events) - lines < MAX_LINES
+
+
+def test_what_an_audit_would_deny_is_served_and_logged_ten_times_a_second(
+    authority: Authority, app: App, tmp_path: Path
+) -> None:
+    """Each is in the counter and in the access log; the events are there to be noticed."""
+    shop, web, ops = (Pod(name, authority, tmp_path) for name in ("shop", "web", "ops"))
+    inbound = shop.inbound(app.port, [ops], authorization="audit")
+    with running_ambassador(shop.config(inbound=inbound), tmp_path) as sidecar:
+        with connect(sidecar.inbound, client_context(authority, web.identity)) as client:
+            for _ in range(300):
+                client.send(request("/"))
+                assert client.read_message().startswith(b"HTTP/1.1 200 ")
+
+        def named(event: str) -> list[dict[str, Any]]:
+            return [each for each in sidecar.events if each["event"] == event]
+
+        eventually(
+            lambda: (
+                len(named("authorization_would_deny"))
+                + sum(each["suppressed"] for each in named("authorizations_would_deny"))
+                == 300
+            ),
+            "all are told of",
+        )
+        first = named("authorization_would_deny")[0]
+        assert (first["peer"], first["reason"]) == (web.spiffe, "no_rule_for_peer")
+        assert len(sidecar.events) < MAX_LINES
+        assert len(app.requests) == 300
