@@ -414,7 +414,7 @@ class Transport:
             return b""
 
     def _drop_waiting(self) -> None:
-        if self._waiting:
+        if self.stalled:
             self._budget.used -= len(self._waiting)
             self._waiting.clear()
             self.stalled = False
@@ -442,8 +442,15 @@ class Transport:
             if self.tls is not None:
                 self.tls.shutdown()
             self._socket.shutdown(socket.SHUT_WR)
+        except _WANT:
+            self._await_room()
         except (OSError, SSL.Error):
             self._write_broken = True  # the peer is gone: the reading will say so
+
+    def _await_room(self) -> None:
+        """The socket has no room for close_notify: `_on_writable` comes back to it."""
+        self.stalled = True
+        self._loop.add_writer(self._fd, self._on_writable)
 
     def close(self) -> None:
         """Close in order once what waits has gone; the receiver hears `transport_closed(None)` at the end."""
@@ -470,6 +477,10 @@ class Transport:
             # Without it the session could not be resumed and the peer would see truncation.
             try:
                 self.tls.shutdown()
+            except _WANT:
+                self._await_room()
+                self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.progress)
+                return
             except (OSError, SSL.Error):
                 self._write_broken = True
         self._release(None)
