@@ -92,6 +92,10 @@ class RawConnection(_Raw):
     def tls(self) -> TlsConnection | None:
         return self._transport.tls
 
+    @property
+    def has_spoken(self) -> bool:
+        return self._heard
+
     def start(self, events: ResponseEvents) -> None:
         """Begin to read into `events`."""
         self._events = events

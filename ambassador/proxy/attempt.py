@@ -61,13 +61,14 @@ class Attempt:
         self, error: ExchangeError, method: bytes, *, untried: int, repeated_fresh: bool
     ) -> AttemptFacts:
         """Say what `policy.retry` needs to know."""
+        connection = self.connection
         return AttemptFacts(
             method=method,
             repeatable=error.repeatable,
             untried=untried,
             reused=self.reused,
             body_sent=self.body_sent,
-            response_started=error.detail == "response_head_truncated",
+            response_started=connection is not None and connection.has_spoken,
             tls_refused=isinstance(error, PeerRefusedUs) or error.detail.startswith("tls_"),
             repeated_fresh=repeated_fresh,
         )

@@ -638,6 +638,29 @@ def test_a_stale_connection_is_made_up_for_once(side: Side, method: bytes) -> No
     assert side.no_upstream()
 
 
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("heard", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 2"])
+def test_a_connection_that_has_answered_something_was_not_stale(
+    side: Side, heard: bytes, end: str
+) -> None:
+    """The request has been seen, so a second one would be a new request and not the making up for a race."""
+    client = side.connect()
+    client.send(GET)
+    up = side.upstream()
+    up.read_message()
+    up.send(OK)
+    answered(client)
+    client.send(get(b"/again"))
+    up.read_message()
+    up.send(heard)
+    if heard.endswith(b"\r\n"):
+        client.read_until(b"\r\n\r\n")
+    getattr(up, end)()
+
+    assert client.read_until(b"\r\n\r\n").startswith((b"HTTP/1.1 502 ", b"HTTP/1.1 503 "))
+    assert side.no_upstream()
+
+
 def test_a_post_that_was_sent_is_never_repeated(side: Side) -> None:
     """RFC 9110 §9.2.2."""
     client = side.connect()

@@ -25,7 +25,7 @@ class RecordingStream:
 
     def __init__(self) -> None:
         self.calls: list[Entry] = []
-        self.full = False
+        self.full = self.has_spoken = False
         self.deadline: float | None = None
         self.receiver: Any = None
         self.peer_text: tuple[str, str, str] | None = None

@@ -109,6 +109,11 @@ class ClientConnection(Http1Connection):
         """Look whether an idle connection has died or was spoken to since the loop last came round."""
         return self._transport.is_quiet()
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether anything has come of the response that is awaited: then the connection was no stale one."""
+        return bool(self._buffer) or self._interims > 0
+
     def is_open(self) -> bool:
         return self._phase != CLOSED and not self._transport.closed
 
