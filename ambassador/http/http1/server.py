@@ -102,7 +102,7 @@ class ServerConnection(Http1Connection):
         self._exchange_at = self._write_at = NEVER
         now = loop.time()
         self._age_at = NEVER if limits.max_age_s is None else now + limits.max_age_s
-        self._phase_at = now + limits.idle_timeout_s
+        self._phase_at = min(now + limits.idle_timeout_s, self._age_at)
         self._alarm = Alarm(loop, self._alarm_fired, transport.crash)
         self.is_tls = transport.tls is not None
 
