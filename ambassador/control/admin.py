@@ -1,8 +1,9 @@
 """Answers on the admin port: is it alive, is it ready, how is it doing. It changes nothing.
 
 Knows pages, methods and who may ask; must not know sockets or HTTP's framing. A page in somebody's browser can reach
-loopback, by DNS rebinding even under a name of its own: whoever asks under another name than an address or
-`localhost`, or comes from another site, learns nothing (threats H7, I1).
+loopback, by DNS rebinding even under a name of its own: whoever asks under another name than an address, `localhost`
+or one without a dot, or comes from another site, learns nothing (threats H7, I1). A name without a dot (`web:9901`
+under compose) is of the local network: nobody can have such a domain.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Admin:
         if match is None:
             return False
         name = match[1].decode().lower()
-        return name in self._names or _is_address(name)
+        return "." not in name or name in self._names or _is_address(name)
 
 
 def _is_address(name: str) -> bool:

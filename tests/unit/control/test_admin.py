@@ -114,9 +114,9 @@ def test_no_reply_is_stored_sniffed_or_run(method: bytes, path: bytes) -> None:
 @pytest.mark.parametrize(
     "host",
     [b"localhost", b"localhost:9901", b"LocalHost:9901", b"127.0.0.1", b"10.1.2.3:9901", b"[::1]:9901",
-     b"[fd00::7]", b""],
+     b"[fd00::7]", b"web", b"web:9901", b""],
 )  # fmt: skip
-def test_addresses_and_localhost_are_ours(host: bytes) -> None:
+def test_addresses_and_names_of_the_local_network_are_ours(host: bytes) -> None:
     assert Scene().get(b"/live", host=host).status == 200
 
 
@@ -138,10 +138,10 @@ def test_another_name_is_not_ours(host: bytes, path: bytes) -> None:
 
 
 def test_a_name_that_was_handed_in_is_ours() -> None:
-    scene = Scene(names=frozenset({"web"}))
+    scene = Scene(names=frozenset({"web.example"}))
 
-    assert scene.get(b"/live", host=b"Web:9901").status == 200
-    assert scene.get(b"/live", host=b"webb").status == 404
+    assert scene.get(b"/live", host=b"Web.example:9901").status == 200
+    assert scene.get(b"/live", host=b"webb.example").status == 404
 
 
 @pytest.mark.parametrize(
