@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
 
@@ -34,6 +34,8 @@ _DAY_S = 86400.0
 _HOUR_S = 3600.0
 #: Reasons that are no fault of configuration or credentials: the command could not do its work.
 _FAILED = {"file_exists", "cannot_write"}
+#: Reasons that only an option can have.
+_MISUSED = {"bad_name"}
 
 
 class _Failed(click.ClickException):
@@ -51,6 +53,12 @@ class _Misconfigured(_Failed):
     exit_code = 3
 
 
+class _Misused(_Failed):
+    """An option says what cannot be."""
+
+    exit_code = 2
+
+
 def _sentences(command: Callable[_P, None]) -> Callable[_P, None]:
     """Turn what identity and configuration raise into sentences with exit codes."""
 
@@ -59,12 +67,17 @@ def _sentences(command: Callable[_P, None]) -> Callable[_P, None]:
         try:
             command(*args, **kwargs)
         except CredentialError as error:
-            kind = _Failed if error.reason in _FAILED else _Misconfigured
-            raise kind(str(error)) from None
+            raise _kind_of(error.reason)(str(error)) from None
         except (ConfigError, ConfigErrors) as error:
             raise _Misconfigured(str(error)) from None
 
     return guarded
+
+
+def _kind_of(reason: str) -> type[_Failed]:
+    if reason in _MISUSED:
+        return _Misused
+    return _Failed if reason in _FAILED else _Misconfigured
 
 
 _OUTPUT = click.option(
@@ -124,6 +137,8 @@ def dev(  # noqa: PLR0917  # click hands over what the command line says
         raise click.BadParameter("several names need {name} in it", param_hint="--path")
     new_owner = _parse_owner(owner)
     requests = {name: _dev_request(name, trust_domain, path, days) for name in names}
+    for request in requests.values():
+        authorities.check_names(request)
     folder = out / development.AUTHORITY_FOLDER
     issuer, action = development.ensure_authority(
         folder, f"{trust_domain} development CA"[:64], wall_now=wall_now
@@ -196,7 +211,9 @@ def init(name: str, days: float, out: Path, force: bool, output: str) -> None:  
 
 
 @group.command()
-@click.option("--spiffe", help="SPIFFE ID, such as spiffe://example.org/shop/web.")
+@click.option(
+    "--spiffe", multiple=True, help="SPIFFE ID, such as spiffe://example.org/shop/web; one."
+)
 @click.option("--dns", multiple=True, help="DNS name; may be repeated.")
 @click.option("--ip", multiple=True, help="IP address; may be repeated.")
 @click.option("--cn", help="Common name of the subject.")
@@ -207,7 +224,7 @@ def init(name: str, days: float, out: Path, force: bool, output: str) -> None:  
 @_OUTPUT
 @_sentences
 def issue(  # noqa: PLR0917  # click hands over what the command line says
-    spiffe: str | None,
+    spiffe: tuple[str, ...],
     dns: tuple[str, ...],
     ip: tuple[str, ...],
     cn: str | None,
@@ -221,7 +238,13 @@ def issue(  # noqa: PLR0917  # click hands over what the command line says
 
     Example: ambassador certs issue --spiffe spiffe://example.org/shop/web --dns web
     """
-    request = LeafRequest(spiffe=spiffe, dns=dns, ips=ip, common_name=cn, days=days)
+    if len(spiffe) > 1:
+        raise click.BadParameter(
+            "a certificate has one SPIFFE ID, and no other beside it", param_hint="--spiffe"
+        )
+    request = LeafRequest(
+        spiffe=next(iter(spiffe), None), dns=dns, ips=ip, common_name=cn, days=days
+    )
     issuer: Authority = development.load_authority(ca)
     leaf = development.issue_into(
         out, issuer, request, replace=force, wall_now=SystemClock().wall()
@@ -314,8 +337,16 @@ def _as_json(folder: Path, certificate: x509.Certificate, *, action: str) -> dic
         "names": [text for _, text in sans] + list(authorities.common_names_of(certificate)),
         "key": _key_kind(certificate),
         "serial": f"{certificate.serial_number:x}",
-        "not_after": certificate.not_valid_after_utc.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "not_after": iso_time(certificate.not_valid_after_utc.timestamp()),
     }
+
+
+def iso_time(wall: float) -> str:
+    """Give a moment in ISO 8601, UTC, as every `-o json` of certs shows it.
+
+    Units: `wall` is Unix time in seconds.
+    """
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _print_json(document: object) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ambassador.cli.certs import iso_time
 from ambassador.config import load as configuration
 from ambassador.config.model import Config, ServiceConfig
 from ambassador.core.clock import SystemClock
@@ -32,6 +33,7 @@ from ambassador.telemetry.text import clean
 _TIMEOUT_S = 5.0
 _DAY_S = 86400.0
 _HOUR_S = 3600.0
+_MAX_PORT = 65535
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", re.ASCII)
 
 
@@ -74,12 +76,24 @@ def inspect(target: str, config: str | None, environ: Mapping[str, str]) -> Foun
     Errors: CredentialError, ConfigErrors.
     """
     loaded = configuration.load(Path(config), environ) if config else None
-    if Path(target).exists():
+    if _is_there(target):
         return _inspect_file(Path(target), loaded)
     match = _HOST_PORT.fullmatch(target)
     if match is None:
-        raise CredentialError("file_missing", f"{clean(target)}: neither a file nor HOST:PORT")
-    return asyncio.run(_inspect_server(Address(match[1] or match[2], int(match[3])), loaded))
+        shown = clean(target) or '""'
+        raise CredentialError("file_missing", f"{shown}: neither a file nor HOST:PORT")
+    port = int(match[3])
+    if not 0 < port <= _MAX_PORT:
+        raise CredentialError("bad_port", f"{clean(target)}: a port is 1 to {_MAX_PORT}")
+    return asyncio.run(_inspect_server(Address(match[1] or match[2], port), loaded))
+
+
+def _is_there(target: str) -> bool:
+    """Say whether it names something in the file system; the empty text would name the current folder."""
+    try:
+        return bool(target) and Path(target).exists()
+    except (OSError, ValueError):  # too long for a name, or with a NUL in it
+        return False
 
 
 def _inspect_file(path: Path, config: Config | None) -> Found:
@@ -303,7 +317,7 @@ def _as_json(identity: PeerIdentity, session: TlsSession | None = None) -> dict[
         "issuer": clean(identity.issuer),
         "serial": identity.serial,
         "fingerprint": identity.fingerprint,
-        "not_after": identity.not_after,
+        "not_after": iso_time(identity.not_after),
         "problem": identity.problem,
     }
     if session is not None:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ambassador.core.errors import CredentialError
+from ambassador.identity.peer import has_strange_bytes
 from ambassador.policy import authorization
 
 #: Clocks of two hosts differ; a certificate that is valid from now on is refused by the slower one.
@@ -216,6 +217,14 @@ def common_names_of(certificate: x509.Certificate) -> list[str]:
     return [str(attribute.value) for attribute in attributes]
 
 
+def check_names(request: LeafRequest) -> None:
+    """Look whether the names can stand in a certificate, before anything is made.
+
+    Errors: CredentialError `bad_name`.
+    """
+    _sans(request)
+
+
 def _sans(request: LeafRequest) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = []
     if request.spiffe is not None:
@@ -226,6 +235,11 @@ def _sans(request: LeafRequest) -> list[x509.GeneralName]:
                 " (lower-case domain; letters, digits, . _ - in the path; no / at the end)",
             )
         names.append(x509.UniformResourceIdentifier(request.spiffe))
+    strange = [name for name in (*request.uris, *request.dns) if has_strange_bytes((name,))]
+    if strange:
+        raise CredentialError(
+            "bad_name", f'"{strange[0]}" is no DNS name or URI: no blanks, no controls, plain ASCII'
+        )
     try:
         names += [x509.UniformResourceIdentifier(uri) for uri in request.uris]
         names += [x509.DNSName(name) for name in request.dns]

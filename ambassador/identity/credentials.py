@@ -30,6 +30,19 @@ PrivateKey = (
     | ed448.Ed448PrivateKey
 )
 
+#: Why peers would not know or not take our leaf (`peer.leaf_problem`); it starts all the same: they may be laxer.
+_LEAF_PROBLEMS: Final = {
+    "several_uri_sans": "has a SPIFFE ID and other URI names, an X509-SVID has exactly one",
+    "bad_spiffe_id": "has a SPIFFE ID that is none (lower-case domain; letters, digits, . _ - in the path; no / at"
+    " the end)",
+    "svid_without_digital_signature": "has a SPIFFE ID but not the key usage digitalSignature",
+    "svid_may_sign": "has a SPIFFE ID and the key usage of a CA (keyCertSign or cRLSign)",
+    "bad_san_bytes": "has a URI or DNS name with blanks, control characters or nothing in it",
+    "too_many_sans": "has more than 64 names",
+    "bad_purpose": "is a CA's (CA:TRUE), or has a key usage without digitalSignature",
+    "no_name": "has no name that a rule could ask for (SPIFFE ID, URI, DNS name, or a common name alone)",
+}
+
 _MIN_RSA_BITS: Final = 2048
 _MAX_CRL_BYTES: Final = 16 * 1024 * 1024
 _MAX_BUNDLE_ENTRIES: Final = 256
@@ -277,6 +290,12 @@ def _leaf_warnings(
     if missing:
         warnings.append(
             f"{name}: the certificate lacks {' and '.join(missing)}; a sidecar answers and calls"
+        )
+    problem = peer.leaf_problem(leaf)
+    if problem:
+        warnings.append(
+            f"{name}: the certificate {_LEAF_PROBLEMS[problem]}; peers that check will refuse us"
+            f" ({problem})"
         )
     last = [leaf, *chain][-1]
     authorities = [authority for bundle in bundles.values() for authority in bundle]

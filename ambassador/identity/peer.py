@@ -7,6 +7,7 @@ each handshake by those who know the time and the rules.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
@@ -15,12 +16,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ambassador.core.model import PeerIdentity
-from ambassador.identity.names import read_names
+from ambassador.identity.names import read_alternative_names, read_names
 from ambassador.identity.refusal import NOBODY, PresentedPeer
 from ambassador.policy import authorization
 
 #: More than this many names in one certificate is nobody's workload; it bounds what a header can become.
 _MAX_SANS: Final = 64
+
+_TEXT_TAGS: Final = {0x81: "email", 0x82: "DNS", 0x86: "URI"}
+_IP_TAG: Final = 0x87
+_MAX_OTHER_BYTES: Final = 64
 
 CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH
@@ -104,16 +109,36 @@ def present(certificate: bytes | None, sni: str) -> PresentedPeer:
         names = read_names(certificate)
         not_after = parsed.not_valid_after_utc.timestamp()
     except ValueError:
-        return PresentedPeer(sni=sni, subject="(unreadable)")
+        return PresentedPeer(sni, "(unreadable)", _sans_one_by_one(certificate))
     return PresentedPeer(sni, names.subject, _all_sans(parsed), names.issuer, not_after)
 
 
 def _all_sans(certificate: x509.Certificate) -> tuple[str, ...]:
     try:
         sans = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return ()
+    except ValueError:  # one bad name, or another bad extension, hides all others from this parser
+        return _sans_one_by_one(certificate.public_bytes(Encoding.DER))
     return tuple(_san_text(san) for san in list(sans)[:_MAX_SANS])
+
+
+def _sans_one_by_one(certificate: bytes) -> tuple[str, ...]:
+    """Give what can be read of the SANs; bytes that are no ASCII are shown as `\\xNN`."""
+    return tuple(
+        _raw_san_text(tag, content)
+        for tag, content in read_alternative_names(certificate)[:_MAX_SANS]
+    )
+
+
+def _raw_san_text(tag: int, content: bytes) -> str:
+    """Name one SAN by its tag in GeneralName (RFC 5280 §4.2.1.6)."""
+    if tag == _IP_TAG and len(content) in {4, 16}:
+        return f"IP:{ipaddress.ip_address(content)}"
+    kind = _TEXT_TAGS.get(tag)
+    if kind is None:
+        return f"other:#{content[:_MAX_OTHER_BYTES].hex()}"
+    return f"{kind}:{content.decode('ascii', 'backslashreplace')}"
 
 
 def _san_text(san: x509.GeneralName) -> str:
@@ -140,14 +165,34 @@ def _is_spiffe(uri: str) -> bool:
     return uri[:7].lower() == "spiffe:"
 
 
+def leaf_problem(certificate: x509.Certificate) -> str:
+    """Give the word for why peers would not know, or not take, this leaf of ours; empty for a sound one.
+
+    The words of `PeerIdentity.problem`, `bad_purpose`, and `no_name` for what no rule can name.
+    """
+    der = certificate.public_bytes(Encoding.DER)
+    identity = read_facts((der,), resumed=True, purpose=CLIENT).identity
+    extensions = certificate.extensions
+    constraints = _find(extensions, x509.BasicConstraints)
+    usage = _find(extensions, x509.KeyUsage)
+    if (constraints is not None and constraints.ca) or (
+        usage is not None and not usage.digital_signature
+    ):
+        return "bad_purpose"  # a missing purpose alone is another sentence: `missing_purposes`
+    if identity.problem:
+        return identity.problem
+    is_named = identity.uris or identity.dns or identity.common_name
+    return "" if is_named else "no_name"
+
+
 def _names_problem(uris: tuple[str, ...], dns: tuple[str, ...]) -> str:
     """Say why the names of a certificate cannot be believed; empty when they can."""
     if len(uris) + len(dns) > _MAX_SANS:
         return "too_many_sans"
-    return "bad_san_bytes" if _has_strange_bytes((*uris, *dns)) else ""
+    return "bad_san_bytes" if has_strange_bytes((*uris, *dns)) else ""
 
 
-def _has_strange_bytes(names: Iterable[str]) -> bool:
+def has_strange_bytes(names: Iterable[str]) -> bool:
     """Look for anything outside 0x21-0x7e: such a name is a header, log or metric injection (threats A4)."""
     return any(
         not name or not name.isascii() or min(name) < "!" or max(name) > "~" for name in names

@@ -13,6 +13,7 @@ from ambassador.identity import peer as peers
 from ambassador.identity import tls
 from ambassador.identity.callbacks import Handshake, der_of
 from ambassador.identity.credentials import Credentials
+from ambassador.identity.judgement import date_problem
 from ambassador.identity.openssl_errors import reason_of
 from ambassador.identity.refusal import VERIFY_REASONS, TlsRefused
 from ambassador.identity.trust import FactsCache, Trust
@@ -35,7 +36,7 @@ class ProbeTls:
     def new_connection(self, sock: tls.Socket | None, session_key: object) -> SSL.Connection:
         connection = SSL.Connection(self._context, sock)
         connection.set_connect_state()
-        connection.set_app_data(Handshake())
+        connection.set_app_data(Handshake(None))  # nothing is verified, so nothing is judged
         if self._server_name:
             connection.set_tlsext_host_name(self._server_name.encode())
         return connection
@@ -93,7 +94,7 @@ def judge_certificate(
         number = error.errors[0] if error.errors else 0
         reason = VERIFY_REASONS.get(number, "bad_certificate")
         raise TlsRefused(reason, str(error), presented) from None
-    reason = facts.refusal or tls.date_problem(facts, wall_now)
+    reason = facts.refusal or date_problem(facts, wall_now)
     if not reason and credentials.revocation is not None:
         reason = credentials.revocation.judge(verified, wall_now)
     reason = reason or trust.domain_problem(facts, verified[-1])

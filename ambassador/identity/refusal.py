@@ -43,8 +43,11 @@ class TlsRefused(AmbassadorError):
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
+#: X509_V_ERR_UNSPECIFIED: our own judgement failed, a bug. OpenSSL makes it the alert `internal_error`.
+UNJUDGED: Final = 1
 #: X509_V_ERR_* -> word. What is not here is `bad_certificate`.
 VERIFY_REASONS: Final = {
+    UNJUDGED: "internal_error",
     2: "unknown_issuer",
     3: "crl_missing",
     4: "bad_signature",
@@ -81,6 +84,29 @@ VERIFY_REASONS: Final = {
     68: "weak_key",
     79: "bad_issuer",
 }
+
+#: Word of our own judgement -> X509_V_ERR_*, for the alert that OpenSSL makes of it (`x509table` in its
+#: ssl/statem/statem_lib.c). A peer of a stranger's trust domain has, for us, an unknown CA.
+_VERIFY_NUMBERS: Final = {
+    "expired": 10,  # certificate_expired
+    "not_yet_valid": 9,  # bad_certificate
+    "revoked": 23,  # certificate_revoked
+    "bad_purpose": 26,  # unsupported_certificate
+    "bad_issuer": 24,  # unknown_ca
+    "wrong_trust_domain": 20,  # unknown_ca
+    "not_judgeable": 20,
+    "crl_missing": 3,  # unknown_ca
+    "crl_not_yet_valid": 11,  # bad_certificate
+    "crl_expired": 12,  # certificate_expired
+    "crl_invalid": 8,  # decrypt_error
+}
+_REJECTED: Final = 28  # X509_V_ERR_CERT_REJECTED: bad_certificate
+
+
+def verify_number(reason: str) -> int:
+    """Give the number by which OpenSSL picks the alert for a word of our own judgement; never 0, which is `ok`."""
+    return _VERIFY_NUMBERS.get(reason, _REJECTED)
+
 
 #: Reason strings of OpenSSL that are our own verdict -> word. What is not here is `malformed`.
 _REASONS: Final = {

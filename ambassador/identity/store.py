@@ -74,7 +74,7 @@ class IdentityStore:
         known = current.servers.get(key)
         mono_now = self._clock.monotonic()
         if known is None or (known.expires_at is not None and mono_now >= known.expires_at):
-            known = current.servers[key] = self._new_server(current, listener, alpn, mono_now)
+            known = current.servers[key] = self._new_server(current, listener, alpn)
         return known
 
     def client(self, service: ServiceSettings) -> ClientTls:
@@ -100,7 +100,7 @@ class IdentityStore:
         Errors: CredentialError.
         """
         prepared = Generation(load(self._settings, clock=self._clock))
-        self._new_server(prepared, "", (), self._clock.monotonic())
+        self._new_server(prepared, "", ())
         return prepared
 
     def publish(self, prepared: Generation) -> None:
@@ -116,7 +116,7 @@ class IdentityStore:
         self.publish(self.prepare())
 
     def _new_server(
-        self, generation: Generation, listener: str, alpn: tuple[str, ...], mono_now: float
+        self, generation: Generation, listener: str, alpn: tuple[str, ...]
     ) -> ServerTls:
         return ServerTls(
             generation.trust,
@@ -125,5 +125,5 @@ class IdentityStore:
             listener=listener,
             generation=self.generation,
             alpn=alpn,
-            mono_now=mono_now,
+            clock=self._clock,
         )

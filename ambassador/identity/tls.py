@@ -1,8 +1,9 @@
 """TLS contexts, handshakes judged, and refusals explained: the only module that knows pyOpenSSL.
 
 Rules: a context is built once and never changed. Verification never depends on SNI. The verify callback records
-and gives back what OpenSSL said; it never turns a no into a yes, and if it fails the handshake fails (B8). What
-OpenSSL does not check in a resumed handshake is checked by `peer` after *every* handshake (C1).
+what OpenSSL said and asks `judge_early` about what it took, so that our refusals have alerts too; it never turns a
+no into a yes, and if it fails the handshake fails (B8). What OpenSSL does not check in a resumed handshake is
+checked by `peer` after *every* handshake (C1).
 
 Known ugliness: pyOpenSSL has no names for groups, for whether a session was resumed, or for an ALPN refusal with
 its alert, and its verify callback hides the leaf of a refused chain. So this module uses `_util.lib`, `_util.ffi`,
@@ -33,13 +34,12 @@ from ambassador.identity.callbacks import (
     MAX_LATE_STEPS,
     AlpnSelection,
     Handshake,
-    der_of,
     verify_callback,
     watch_late_steps,
 )
 from ambassador.identity.credentials import Credentials
+from ambassador.identity.judgement import Judge, refused_late, sni_of
 from ambassador.identity.openssl_errors import first_reason, reason_of
-from ambassador.identity.peer import CertificateFacts
 from ambassador.identity.refusal import VERIFY_REASONS, TlsRefused
 from ambassador.identity.settings import ServiceSettings, TlsSettings
 from ambassador.identity.trust import FactsCache, Trust
@@ -78,7 +78,6 @@ _NO_AUTO_CHAIN: Final = (
     0x8  # SSL_MODE_NO_AUTO_CHAIN: else OpenSSL verifies our own chain in every handshake
 )
 _VERIFY_DEPTH: Final = 5
-_MAX_CHAIN_BYTES: Final = 64 * 1024
 _MAX_SESSIONS: Final = 1024
 MAX_SESSION_LIFETIME_S: Final = 600.0
 
@@ -146,79 +145,18 @@ def io_of(connection: SSL.Connection, explain: Callable[[BaseException], Excepti
     return recv, send, explain
 
 
-class _Tls:
-    """What both sides of a handshake share: one context, and the judgement after it."""
+class _Tls(Judge):
+    """What both sides of a handshake share: one context, and the judgement of who shakes hands with it."""
 
-    __slots__ = ("_cache", "_context", "_trust")
+    __slots__ = ("_context",)
 
-    def __init__(self, context: SSL.Context, trust: Trust, cache: FactsCache) -> None:
+    def __init__(self, context: SSL.Context, trust: Trust, cache: FactsCache, clock: Clock) -> None:
+        super().__init__(trust, cache, clock)
         self._context = context
-        self._trust = trust
-        self._cache = cache
 
     def io(self, connection: SSL.Connection) -> Io:
         """Give the calls of a connection that a transport needs; see `io_of`."""
         return io_of(connection, lambda error: self._refusal(connection, error, ""))
-
-    def _judge(
-        self, connection: SSL.Connection, wall_now: float, sni: str
-    ) -> tuple[PeerIdentity, bool]:
-        """Check after a handshake, full or resumed, what is true only now; give the identity and `resumed`.
-
-        Errors: TlsRefused.
-        """
-        certificate = connection.get_peer_certificate()
-        if certificate is None:  # FAIL_IF_NO_PEER_CERT already refused; believe nobody (threats B8)
-            raise TlsRefused("no_certificate", presented=peers.present(None, sni))
-        leaf = der_of(certificate)
-        resumed = _lib.SSL_session_reused(connection._ssl) == 1
-        chain = (leaf,) if resumed else _sent_chain(connection, leaf)
-        reason, facts = self._problem(connection, chain, wall_now, resumed=resumed)
-        if facts is None or reason:
-            raise TlsRefused(reason, "resumed" if resumed else "", peers.present(leaf, sni))
-        return facts.identity, resumed
-
-    def _problem(
-        self,
-        connection: SSL.Connection,
-        chain: tuple[bytes, ...],
-        wall_now: float,
-        *,
-        resumed: bool,
-    ) -> tuple[str, CertificateFacts | None]:
-        if sum(map(len, chain)) > _MAX_CHAIN_BYTES:
-            return "chain_too_large", None
-        try:
-            facts = self._cache.facts(chain, resumed=resumed)
-            verified = self._verified_chain(connection, chain, resumed=resumed)
-            if not all(self._cache.is_authority(issuer) for issuer in verified[1:]):
-                return "bad_issuer", facts
-        except ValueError:
-            return "bad_certificate", None
-        reason = facts.refusal or date_problem(facts, wall_now)
-        return reason or self._chain_problem(facts, verified, wall_now), facts
-
-    def _verified_chain(
-        self, connection: SSL.Connection, chain: tuple[bytes, ...], *, resumed: bool
-    ) -> list[bytes]:
-        """Give the chain that OpenSSL verified, leaf first, where it matters; else nothing.
-
-        Without sent issuers every issuer is one of the trust bundle, which `credentials` checked.
-        """
-        if resumed or (len(chain) == 1 and not self._trust.needs_chain):
-            return []
-        verified = connection.get_verified_chain() or []
-        return [der_of(certificate) for certificate in verified]
-
-    def _chain_problem(
-        self, facts: CertificateFacts, verified: list[bytes], wall_now: float
-    ) -> str:
-        """Ask revocation and trust domain; without a verified chain, and needing one, refuse (rule 4)."""
-        if self._trust.needs_chain and len(verified) < 2:  # noqa: PLR2004  # leaf and root
-            return "not_judgeable"
-        revocation = self._trust.credentials.revocation
-        reason = revocation.judge(verified, wall_now) if revocation is not None else ""
-        return reason or self._trust.domain_problem(facts, verified[-1] if verified else None)
 
     def _refusal(self, connection: SSL.Connection, error: BaseException, sni: str) -> TlsRefused:
         """Give the reason of a failed call on a connection; empties the error queue."""
@@ -226,6 +164,8 @@ class _Tls:
         if isinstance(error, TlsRefused):
             return error
         handshake: Handshake = connection.get_app_data()
+        if handshake.refused is not None:
+            return handshake.refused
         reason, detail = reason_of(error)
         if reason == "certificate_verify_failed":
             reason = VERIFY_REASONS.get(handshake.error, "bad_certificate")
@@ -250,7 +190,7 @@ class ServerTls(_Tls):
         listener: str,
         generation: int,
         alpn: tuple[str, ...],
-        mono_now: float,
+        clock: Clock,
     ) -> None:
         context = _new_context(SSL.TLS_SERVER_METHOD, trust.credentials, settings)
         lifetime_s = _lifetime_s(trust, settings)
@@ -264,9 +204,9 @@ class ServerTls(_Tls):
         self._alpn = AlpnSelection(alpn) if alpn else None
         if self._alpn is not None:
             _lib.SSL_CTX_set_alpn_select_cb(context._context, self._alpn.callback, _ffi.NULL)
-        super().__init__(context, trust, cache)
+        super().__init__(context, trust, cache, clock)
         self.generation = generation
-        self.expires_at = None if lifetime_s is None else mono_now + lifetime_s
+        self.expires_at = None if lifetime_s is None else clock.monotonic() + lifetime_s
 
     def __repr__(self) -> str:
         return f"ServerTls(generation={self.generation})"
@@ -275,7 +215,7 @@ class ServerTls(_Tls):
         """Give a connection on an accepted socket, ready for `do_handshake` (None: memory buffers, for tests)."""
         connection = SSL.Connection(self._context, sock)
         connection.set_accept_state()
-        connection.set_app_data(Handshake())
+        connection.set_app_data(Handshake(self.judge_early))
         return connection
 
     def peer(self, connection: SSL.Connection, wall_now: float) -> tuple[PeerIdentity, TlsSession]:
@@ -284,22 +224,22 @@ class ServerTls(_Tls):
         Units: `wall_now` is Unix time in seconds.
         Errors: TlsRefused; the connection must then be closed without a byte of data.
         """
-        sni = _sni(connection)
+        sni = sni_of(connection)
         try:
-            identity, resumed = self._judge(connection, wall_now, sni)
+            identity, resumed = self.judge(connection, wall_now, sni)
             return identity, describe(connection, sni, resumed=resumed)
         finally:
             clear_errors()
 
     def refusal(self, connection: SSL.Connection, error: BaseException) -> TlsRefused:
         """Explain a failed handshake, read or write."""
-        return self._refusal(connection, error, _sni(connection))
+        return self._refusal(connection, error, sni_of(connection))
 
 
 class ClientTls(_Tls):
     """Dials the endpoints of one service, with one generation of credentials; keeps their sessions."""
 
-    __slots__ = ("_clock", "_lifetime_s", "_patterns", "_server_name", "_sessions", "generation")
+    __slots__ = ("_lifetime_s", "_patterns", "_server_name", "_sessions", "generation")
 
     def __init__(  # built in one place
         self,
@@ -317,13 +257,12 @@ class ClientTls(_Tls):
         self._lifetime_s = _lifetime_s(trust, settings)
         if self._lifetime_s is None:
             context.set_options(SSL.OP_NO_TICKET)
-        super().__init__(context, trust, cache)
+        super().__init__(context, trust, cache, clock)
         self._patterns = service.peer
         self._server_name = (
             service.server_name if service.server_name and _is_name(service.server_name) else ""
         )
         self._sessions: dict[object, tuple[SSL.Session, float]] = {}
-        self._clock = clock
         self.generation = generation
 
     def __repr__(self) -> str:
@@ -341,7 +280,8 @@ class ClientTls(_Tls):
             connection.set_session(session)
         elif session is not None:
             del self._sessions[session_key]
-        handshake = Handshake(deadline if session is not None and mono_now < deadline else 0.0)
+        kept_s = deadline if session is not None and mono_now < deadline else 0.0
+        handshake = Handshake(self.judge_early, kept_s)
         connection.set_app_data(handshake)
         return connection
 
@@ -352,11 +292,14 @@ class ClientTls(_Tls):
         Errors: TlsRefused, `wrong_peer` for a verified stranger; nothing may have been sent yet.
         """
         try:
-            identity, resumed = self._judge(connection, wall_now, self._server_name)
-            if self._patterns is not None and not authorization.matches(identity, self._patterns):
-                presented = peers.present(identity.certificate, self._server_name)
-                raise TlsRefused("wrong_peer", self._expectation(), presented)
             handshake: Handshake = connection.get_app_data()
+            early = handshake.facts
+            identity, resumed = self.judge(connection, wall_now, self._server_name)
+            # Not asked twice about one certificate: 19 µs.
+            is_known = early is not None and early.identity.certificate == identity.certificate
+            if not is_known and self._is_stranger(identity):
+                presented = peers.present(identity.certificate, self._server_name)
+                raise refused_late(connection, "wrong_peer", self._expectation(), presented)
             if not resumed and self._lifetime_s is not None:
                 # Counted from the full handshake: each resumption would renew the ticket's own clock (C1).
                 handshake.session_deadline = self._clock.monotonic() + self._lifetime_s
@@ -394,6 +337,21 @@ class ClientTls(_Tls):
     def forget(self, session_key: object) -> None:
         """Drop the session of an endpoint, after it refused us or was not whom we wanted."""
         self._sessions.pop(session_key, None)
+
+    def judge_early(
+        self, connection: SSL.Connection, handshake: Handshake, store: Any
+    ) -> TlsRefused | None:
+        """As of every handshake, and a verified stranger too reads that we do not want its certificate."""
+        refused = super().judge_early(connection, handshake, store)
+        facts = handshake.facts
+        if refused is None and facts is not None and self._is_stranger(facts.identity):
+            handshake.facts = None
+            presented = peers.present(facts.identity.certificate, self._server_name)
+            return TlsRefused("wrong_peer", self._expectation(), presented)
+        return refused
+
+    def _is_stranger(self, identity: PeerIdentity) -> bool:
+        return self._patterns is not None and not authorization.matches(identity, self._patterns)
 
     def _expectation(self) -> str:
         return "expected " + " or ".join(
@@ -504,27 +462,6 @@ def _lifetime_s(trust: Trust, settings: TlsSettings) -> float | None:
     if settings.session_lifetime_s is None or trust.needs_chain:
         return None
     return min(settings.session_lifetime_s, MAX_SESSION_LIFETIME_S)
-
-
-def date_problem(facts: CertificateFacts, wall_now: float) -> str:
-    """Say whether a certificate is out of its dates; empty when it is current."""
-    if wall_now > facts.not_after:
-        return "expired"
-    return "not_yet_valid" if wall_now < facts.not_before else ""
-
-
-def _sent_chain(connection: SSL.Connection, leaf: bytes) -> tuple[bytes, ...]:
-    """Give what the peer sent, leaf first; on the server's side OpenSSL leaves the leaf out."""
-    sent = connection.get_peer_cert_chain()
-    if not sent:
-        return (leaf,)
-    ders = [der_of(certificate) for certificate in sent]
-    return tuple(ders) if ders[0] == leaf else (leaf, *ders)
-
-
-def _sni(connection: SSL.Connection) -> str:
-    name = connection.get_servername()
-    return name.decode("latin-1") if name else ""
 
 
 def _is_name(server_name: str) -> bool:

@@ -51,11 +51,11 @@ SPIFFE = "spiffe://example.org/client"
 
 
 def name(
-    *attributes: tuple[ObjectIdentifier, str] | tuple[ObjectIdentifier, str, _ASN1Type],
+    *attributes: tuple[ObjectIdentifier, str] | tuple[ObjectIdentifier, str | bytes, _ASN1Type],
 ) -> x509.Name:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a value is longer or shorter than X.520 wants
-        return x509.Name([x509.NameAttribute(*each, _validate=False) for each in attributes])  # type: ignore[misc]
+        return x509.Name([x509.NameAttribute(*each, _validate=False) for each in attributes])
 
 
 CN, ORG, OU, C = (
@@ -101,6 +101,36 @@ SUBJECTS = {
         (CN, "cn"),
     ),
     "an attribute that nobody knows": name((OWN, "own"), (CN, "cn")),
+    "attributes that only one of the two libraries names": name(
+        *(
+            (ObjectIdentifier(dotted), "v", _ASN1Type.UTF8String)
+            for dotted in (
+                "2.5.4.97",  # organizationIdentifier, for OpenSSL
+                "1.3.6.1.4.1.311.60.2.1.1",  # jurisdictions of EV certificates, for OpenSSL
+                "1.3.6.1.4.1.311.60.2.1.3",
+                "2.5.4.14",
+                "2.5.4.18",
+                "2.5.4.20",
+                "2.5.4.26",
+                "2.5.4.54",
+                "2.5.4.65",
+                "2.5.4.72",
+                "2.5.4.98",
+                "1.2.840.113549.1.9.7",
+                "1.2.840.113549.1.9.20",
+                "1.3.6.1.5.5.7.9.2",
+                "0.9.2342.19200300.100.1.3",
+                "0.9.2342.19200300.100.1.6",
+                "0.9.2342.19200300.100.1.41",
+                "0.9.2342.19200300.100.1.56",
+                "0.9.2342.19200300.100.1.57",
+            )
+        ),
+        (CN, "cn"),
+    ),
+    "a named attribute that is no text": name(
+        (ObjectIdentifier("2.5.4.45"), b"\0\1", _ASN1Type.BitString), (CN, "cn")
+    ),
     "several attributes in one": x509.Name(
         [
             x509.RelativeDistinguishedName(

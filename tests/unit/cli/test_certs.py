@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,9 @@ def test_the_owner_of_the_folders_can_be_chosen() -> None:
         ("dev", "a", "b", "--path", "/x"),
         ("dev", "a", "--owner", "root"),
         ("dev", "a", "--days", "0"),
+        ("dev", "a", "--trust-domain", "Not a domain"),
+        ("init", "--name", "x" * 65),
+        ("issue", "--spiffe", "spiffe://a/b", "--spiffe", "spiffe://a/c"),
         ("renew", "--out", "certs"),
         ("revoke", "x"),
         ("unknown",),
@@ -184,10 +188,19 @@ def test_init_never_replaces_an_authority_by_itself() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("issue", "--spiffe", "payments"), '"payments" is no SPIFFE ID'),
-        (("issue",), "needs a name"),
         (("issue", "--dns", "a", "--ca", "nowhere"), "nowhere/ca.crt: there is no such file"),
         (("inspect", "nowhere.pem"), "neither a file nor HOST:PORT"),
+        (("inspect", ""), '"": neither a file nor HOST:PORT'),
+        (("inspect", "text"), "text: neither a file nor HOST:PORT"),
+        (("inspect", "127.0.0.1:"), "neither a file nor HOST:PORT"),
+        (("inspect", "127.0.0.1:-1"), "neither a file nor HOST:PORT"),
+        (("inspect", "127.0.0.1:http"), "neither a file nor HOST:PORT"),
+        (("inspect", "x" * 5000), "neither a file nor HOST:PORT"),
+        (("inspect", "a\0b"), "neither a file nor HOST:PORT"),
+        (("inspect", "127.0.0.1:0"), "127.0.0.1:0: a port is 1 to 65535"),
+        (("inspect", "127.0.0.1:65536"), "a port is 1 to 65535"),
+        (("inspect", "127.0.0.1:99999"), "a port is 1 to 65535"),
+        (("inspect", "certs/ca"), "is no regular file"),
         (("inspect", "certs/ca/ca.key"), "holds no certificate"),
     ],
 )
@@ -204,6 +217,29 @@ def test_bad_credentials_are_exit_3_and_one_sentence(
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--spiffe", "payments"), '"payments" is no SPIFFE ID'),
+        ((), "needs a name"),
+        (("--dns", "a b"), '"a b" is no DNS name or URI'),
+        (("--dns", "é"), '"é" is no DNS name or URI'),
+        (("--ip", "10.0.0.256"), '"10.0.0.256" is no IP address'),
+        (("--cn", "x" * 65), "a common name has 1 to 64 characters"),
+    ],
+)
+def test_a_name_that_is_none_is_wrong_usage(arguments: tuple[str, ...], sentence: str) -> None:
+    """Config §4, Exit: nothing is wrong with configuration or credentials; nothing is made."""
+    _run("init")
+
+    result = _run("issue", *arguments)
+
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not Path("certs/tls.crt").exists()
+
+
 def test_json_is_one_document_and_keeps_the_exit_code() -> None:
     """UX §1: -o json is one document."""
     made = json.loads(_run("dev", "web", "-o", "json").stdout)
@@ -212,7 +248,9 @@ def test_json_is_one_document_and_keeps_the_exit_code() -> None:
     assert made["certificates"][0]["names"] == ["spiffe://example.org/web", "web"]
     assert made["certificates"][0]["action"] == "made"
     assert shown["spiffe"] == "spiffe://example.org/web"
-    assert _run("issue", "--spiffe", "x", "-o", "json").exit_code == 3
+    assert shown["not_after"] == made["certificates"][0]["not_after"]
+    assert datetime.fromisoformat(shown["not_after"]).tzinfo is not None
+    assert _run("issue", "--spiffe", "x", "-o", "json").exit_code == 2
 
 
 CONFIG = """\

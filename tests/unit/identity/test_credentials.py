@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from ambassador.core.errors import CredentialError
 from ambassador.identity import credentials
 from ambassador.identity.reading import FileReader
-from tests.support.certificates import Authority, Issued
+from tests.support.certificates import DNS, Authority, Issued
 from tests.support.handshakes import Identity, lay
 
 AUTHORITY = Authority("credentials CA")
@@ -271,6 +272,31 @@ def test_likely_mistakes_are_warned_of(tmp_path: Path) -> None:
 
     assert "lacks clientAuth" in warnings
     assert "no CA of our own trust bundle issued it" in warnings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"spiffe": ID, "uris": ["spiffe://example.org/other"]}, "several_uri_sans"),
+        ({"spiffe": "spiffe://Example.org/x"}, "bad_spiffe_id"),
+        ({"spiffe": ID, "is_ca": True}, "bad_purpose"),
+        ({"spiffe": ID, "key_usage": None}, "svid_without_digital_signature"),
+        ({"spiffe": ID, "key_usage": ["digital_signature", "crl_sign"]}, "svid_may_sign"),
+        ({"raw_sans": [(DNS, b"a b")]}, "bad_san_bytes"),
+        ({"dns": [f"n{number}" for number in range(65)]}, "too_many_sans"),
+        ({}, "no_name"),
+    ],
+)
+def test_a_leaf_that_peers_will_refuse_is_one_warning(
+    tmp_path: Path, arguments: dict[str, Any], word: str
+) -> None:
+    """X509-SVID §2, §4; we would refuse such a peer ourselves."""
+    settings = lay(tmp_path, AUTHORITY.issue(**arguments), AUTHORITY.pem)
+
+    (warning,) = _load(settings).warnings
+
+    assert warning.startswith(f"{settings.certificate}: the certificate ")
+    assert warning.endswith(f"peers that check will refuse us ({word})")
 
 
 def test_an_intermediate_that_is_sent_along_is_no_mistake(tmp_path: Path) -> None:

@@ -74,6 +74,23 @@ def test_unknown_attributes_are_dumped() -> None:
     assert _subject(x509.Name([_attribute(unknown, "hi")])) == "1.2.3.999=#0C026869"
 
 
+@pytest.mark.parametrize(
+    ("dotted", "text"),
+    [
+        ("2.5.4.97", "2.5.4.97=#0C0176"),
+        ("1.3.6.1.4.1.311.60.2.1.1", "1.3.6.1.4.1.311.60.2.1.1=#0C0176"),
+        ("2.5.4.20", "telephoneNumber=v"),
+        ("0.9.2342.19200300.100.1.41", "mobileTelephoneNumber=v"),
+        ("1.3.6.1.5.5.7.9.2", "id-pda-placeOfBirth=v"),
+    ],
+)
+def test_attributes_have_the_names_of_boringssl(dotted: str, text: str) -> None:
+    """Protocols §1: byte for byte as Envoy writes it; OpenSSL of today names more or other types."""
+    name = x509.Name([_attribute(x509.ObjectIdentifier(dotted), "v")])
+
+    assert _subject(name) == text
+
+
 @pytest.mark.parametrize("kind", [_ASN1Type.BMPString, _ASN1Type.UniversalString])
 def test_every_kind_of_string_becomes_the_same_text(kind: _ASN1Type) -> None:
     """X.680 §41: two and four bytes a character are converted to UTF-8 before they are escaped."""

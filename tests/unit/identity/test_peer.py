@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from cryptography import x509
 
 from ambassador.core.model import PeerIdentity
 from ambassador.identity import peer
+from ambassador.identity.names import read_alternative_names
 from tests.support.certificates import DNS, EMAIL, IP, URI, Authority, Issued
 
 AUTHORITY = Authority("peers CA")
@@ -182,6 +185,67 @@ def test_what_was_presented_is_shown_raw_and_by_type() -> None:
     assert shown.sans == (f"URI:{ID}", "DNS:web", "IP:10.0.0.1")
     assert (shown.sni, shown.subject, shown.issuer) == ("sni", "CN=a\\0Ab", "CN=peers CA")
     assert shown.not_after == issued.certificate.not_valid_after_utc.timestamp()
+
+
+@pytest.mark.parametrize(
+    ("bad", "shown"),
+    [
+        ((URI, b"spiffe://a/\xff"), "URI:spiffe://a/\\xff"),
+        ((DNS, b"a\x85"), "DNS:a\\x85"),
+        ((EMAIL, b"\xe9@b"), "email:\\xe9@b"),
+        ((IP, b"\1\2\3"), "other:#010203"),
+    ],
+)
+def test_one_bad_name_does_not_hide_the_others(bad: tuple[int, bytes], shown: str) -> None:
+    """The issue: SANs as far as presented; `cryptography` gives all or none."""
+    issued = AUTHORITY.issue(spiffe=ID, dns=["web"], ips=["10.0.0.1", "::1"], raw_sans=[bad])
+
+    presented = peer.present(issued.der, "")
+
+    assert presented.sans == (f"URI:{ID}", "DNS:web", "IP:10.0.0.1", "IP:::1", shown)
+    assert presented.issuer == "CN=peers CA"
+
+
+def test_another_bad_extension_does_not_hide_the_names() -> None:
+    """All extensions are parsed at once."""
+    broken = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.31"), b"\x30\x05nope")
+    issued = AUTHORITY.issue(spiffe=ID, extra_extensions=[(broken, False)])
+
+    assert peer.present(issued.der, "").sans == (f"URI:{ID}",)
+
+
+def test_a_certificate_without_names_has_none_to_read() -> None:
+    """The walk ends where the certificate does."""
+    issued = AUTHORITY.issue(cn="x")
+
+    assert read_alternative_names(issued.der) == []
+    assert all(read_alternative_names(issued.der[:cut]) == [] for cut in range(0, 300, 7))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"spiffe": ID}, ""),
+        ({"dns": ["web"]}, ""),
+        ({"cn": "web"}, ""),
+        ({"spiffe": ID, "uris": ["spiffe://example.org/other"]}, "several_uri_sans"),
+        ({"spiffe": "spiffe://EXAMPLE.org/web"}, "bad_spiffe_id"),
+        ({"spiffe": ID, "is_ca": True}, "bad_purpose"),
+        ({"spiffe": ID, "key_usage": ["crl_sign"]}, "bad_purpose"),
+        ({"spiffe": ID, "key_usage": None}, "svid_without_digital_signature"),
+        ({"spiffe": ID, "key_usage": ["digital_signature", "crl_sign"]}, "svid_may_sign"),
+        ({"raw_sans": [(DNS, b"a b")]}, "bad_san_bytes"),
+        ({"dns": [f"n{number}" for number in range(65)]}, "too_many_sans"),
+        ({}, "no_name"),
+        ({"ips": ["10.0.0.1"], "cn": "web"}, "no_name"),
+        ({"spiffe": ID, "extended_key_usage": ["server"]}, ""),
+    ],
+)
+def test_what_is_wrong_with_a_leaf_of_our_own_has_a_word(
+    arguments: dict[str, Any], problem: str
+) -> None:
+    """X509-SVID §2, §4: what a strict peer would refuse, or know nobody by."""
+    assert peer.leaf_problem(AUTHORITY.issue(**arguments).certificate) == problem
 
 
 @pytest.mark.parametrize("certificate", [b"", b"garbage", b"\x30\x82\xff\xff"])
