@@ -16,12 +16,13 @@ from ambassador.control.admin_server import AdminServer
 from ambassador.control.drain import Closing, drain
 from ambassador.control.reload import CredentialReload
 from ambassador.core.clock import SystemClock
-from ambassador.core.errors import ListenError
+from ambassador.core.errors import ConfigError, ConfigErrors
 from ambassador.identity import tls as tls_library
 from ambassador.identity.refusal import NOBODY
 from ambassador.identity.store import IdentityStore
 from ambassador.net.binding import bind, is_own_address
-from ambassador.net.listener import Accepted, HandshakeGate, Listener, ListenLimits
+from ambassador.net.gate import HandshakeGate
+from ambassador.net.listener import Accepted, Listener, ListenLimits
 from ambassador.net.tasks import TaskGroup
 from ambassador.net.transport import Budget
 from ambassador.policy.headers import classify
@@ -80,19 +81,23 @@ class Application:
         self.closings: list[Closing] = []
         self.admin_listener: Listener | None = None
         self.admin_server: AdminServer | None = None
-        self.refusals = RefusalLog(self.log.warning, now=loop.time, call_later=loop.call_later)
-        self.audits = RefusalLog(
-            self.log.warning,
-            event="authorization_would_deny",
-            sum_event="authorizations_would_deny",
-            now=loop.time,
-            call_later=loop.call_later,
-        )
+        self.refusals = self._refusal_log("handshake_refused", "handshakes_refused")
+        self.audits = self._refusal_log("authorization_would_deny", "authorizations_would_deny")
+        self.denials = self._refusal_log("authorization_denied", "authorizations_denied")
         self.lag = LoopLag(self.metrics.lag.observe, call_later=loop.call_later, now=loop.time)
         self.reload = self._build_reload()
         self.started = self.draining = self.forced = False
         self._stop_requests: asyncio.Queue[bool] = asyncio.Queue()
         self._connect_gauges()
+
+    def _refusal_log(self, event: str, sum_event: str) -> RefusalLog:
+        return RefusalLog(
+            self.log.warning,
+            event=event,
+            sum_event=sum_event,
+            now=self.loop.time,
+            call_later=self.loop.call_later,
+        )
 
     # ---- building ------------------------------------------------------------------------------------------
 
@@ -103,9 +108,8 @@ class Application:
             return AccessLog(self.config.access_log, call_later=self.loop.call_later)
         except OSError as error:
             problem = (error.strerror or "failed").lower()
-            raise ListenError(
-                f"cannot write access_log.path {self.config.access_log.path}: {problem}"
-            ) from None
+            sentence = f"cannot write {self.config.access_log.path}: {problem}"
+            raise ConfigErrors((ConfigError("access_log.path", sentence),)) from None
 
     def _build_reload(self) -> CredentialReload | None:
         if self.store is None:
@@ -156,6 +160,7 @@ class Application:
             metrics=self.metrics,
             ledger=self.ledger,
             audits=self.audits,
+            denials=self.denials,
             clean=clean,
             own_spiffe=lambda: self.store.credentials.spiffe if self.store is not None else None,
             pseudonym=lambda: b"ambassador-%012x" % chance.getrandbits(48),
@@ -165,11 +170,11 @@ class Application:
         """Bind everything that the configuration names. Errors: ListenError; then nothing is left open."""
         commons = self._commons()
         gate = HandshakeGate(
-            ceiling=self.config.limits.handshakes, rate=self.config.limits.handshake_rate
+            self.loop, ceiling=self.config.limits.handshakes, rate=self.config.limits.handshake_rate
         )
         try:
             for inbound in self.config.inbound:
-                doors = InboundDoors(inbound, commons)
+                doors = InboundDoors(inbound, commons, instance=self.config.name)
                 self._listen(
                     inbound.listen,
                     inbound.socket_mode,
@@ -179,7 +184,9 @@ class Application:
                     alpn=inbound.alpn,
                 )
             for outbound in self.config.outbound:
-                out = OutboundDoors(outbound, self.config.services, commons)
+                out = OutboundDoors(
+                    outbound, self.config.services, commons, instance=self.config.name
+                )
                 self._listen(
                     outbound.listen, outbound.socket_mode, out, outbound.limits, gate, alpn=None
                 )
@@ -339,6 +346,7 @@ class Application:
         self.lag.stop()
         self.refusals.flush()
         self.audits.flush()
+        self.denials.flush()
         self.ledger.flush()
         if self.access_log is not None:
             self.access_log.close(FORCED_FLUSH_S if self.forced else FLUSH_S)
@@ -448,7 +456,7 @@ class _PoolEvents:
 async def serve(config: Config, *, ready: Callable[[Application, float], None]) -> int:
     """Run a sidecar until a signal ends it; gives the exit code.
 
-    Errors: CredentialError, ListenError.
+    Errors: ConfigErrors, CredentialError, ListenError.
     """
     loop = asyncio.get_running_loop()
     begun = loop.time()

@@ -72,6 +72,7 @@ def _line(label: str, text: str) -> str:
 
 
 def _where(addresses: list[Address]) -> str:
+    """Give addresses, also those that came from a variable (as the event `proxy_ready` does: `run._announce`)."""
     return " ".join(str(address) for address in addresses)
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ambassador.cli.main import OutputFailed
 from ambassador.core.clock import SystemClock
 from ambassador.core.errors import AmbassadorError
 from ambassador.identity.authority import Authority, LeafRequest
@@ -94,8 +95,13 @@ def run_demo(*, keep: bool = False, folder: Path | None = None) -> int:
     except TimeoutError:
         click.echo(f"ambassador demo: no answer within {PATIENCE_S:.0f} s", err=True)
         return 1
-    except (OSError, EOFError) as error:
+    except (ConnectionError, EOFError) as error:
         click.echo(f"ambassador demo: a connection ended too early: {error}", err=True)
+        return 1
+    except (
+        OSError
+    ) as error:  # nobody below calls something else than files and sockets of this machine
+        click.echo(f"ambassador demo: {error}", err=True)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         click.echo("\ninterrupted, everything ended", err=True)
@@ -109,10 +115,26 @@ def _workplace(folder: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="ambassador-demo-") as temporary:
             yield Path(temporary)
         return
-    if folder.exists() and any(folder.iterdir()):
+    try:
+        is_used = folder.exists() and any(folder.iterdir())
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(error) from None
+    if is_used:
         raise DemoError(f"{folder} is not empty, and keys are never overwritten; name another")
-    folder.mkdir(parents=True, exist_ok=True)
     yield folder.resolve()
+
+
+def _unwritable(error: OSError) -> DemoError:
+    return DemoError(f"cannot write {error.filename}: {(error.strerror or 'failed').lower()}")
+
+
+def _say(line: str) -> None:
+    """Print a line of the result, and tell a reader that is gone from a connection that is."""
+    try:
+        click.echo(line)
+    except OSError as error:
+        raise OutputFailed(str(error)) from error
 
 
 # --- the play ----------------------------------------------------------------------------------------------------
@@ -128,9 +150,7 @@ async def _demo(place: Path, *, keep: bool, written: bool) -> None:
         begin = now()
         async with _sidecars(place) as sidecars:
             where = str(place) if written else "a temporary directory"
-            click.echo(
-                f"CA and 2 certificates in {where}, two sidecars up in {now() - begin:.1f} s"
-            )
+            _say(f"CA and 2 certificates in {where}, two sidecars up in {now() - begin:.1f} s")
             web, payments = (pods[name] for name in _NAMES)
             await _show_call(web, payments)
             await _show_call(payments, web)
@@ -141,7 +161,7 @@ async def _demo(place: Path, *, keep: bool, written: bool) -> None:
             sidecar.check_end()
     hints = [] if keep else ["go on: --keep"]
     hints += [f"start your own: {place}" if written else "start your own: --write DIR"]
-    click.echo(f"done, everything ended; {'; '.join(hints)}")
+    _say(f"done, everything ended; {'; '.join(hints)}")
 
 
 async def _show_call(caller: Pod, callee: Pod) -> None:
@@ -160,7 +180,7 @@ async def _show_call(caller: Pod, callee: Pod) -> None:
         )
     median = statistics.median(direct)
     added = statistics.median(relayed) - median
-    click.echo(
+    _say(
         f"{f'{caller.name} -> {callee.name}':<17} GET {path:<7} {answer.status}  seen as {answer.caller:<22}  "
         f"direct {median * 1000:.1f} ms  added {added * 1000:.1f} ms"
     )
@@ -179,9 +199,7 @@ async def _show_intruder(place: Path, victim: Pod, sidecar: Sidecar) -> None:
         raise DemoError("the intruder got neither an answer nor a refusal") from None
     except (OSError, EOFError):
         event = await sidecar.wait_for("handshake_refused")
-        click.echo(
-            f"{'intruder':<17} GET {path:<7} refused in the handshake: {event.get('reason')}"
-        )
+        _say(f"{'intruder':<17} GET {path:<7} refused in the handshake: {event.get('reason')}")
     else:
         raise DemoError(f"the intruder got {answer.status}")
 
@@ -189,7 +207,7 @@ async def _show_intruder(place: Path, victim: Pod, sidecar: Sidecar) -> None:
 async def _stay(*pods: Pod) -> None:
     """Say where everything is, and wait for ^C."""
     for pod, other in (pods, pods[::-1]):
-        click.echo(
+        _say(
             f"as {pod.name}: curl http://127.0.0.1:{pod.outbound}{_PATHS[other.name]}   "
             f"mTLS on 127.0.0.1:{pod.inbound}   metrics: curl http://127.0.0.1:{pod.admin}/metrics"
         )
@@ -197,9 +215,9 @@ async def _stay(*pods: Pod) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    click.echo("^C ends it")
+    _say("^C ends it")
     await ended.wait()
-    click.echo("")
+    _say("")
 
 
 # --- Pods: an app each -------------------------------------------------------------------------------------------
@@ -227,7 +245,10 @@ async def _pods(place: Path) -> AsyncIterator[dict[str, Pod]]:
             )
             port = app.sockets[0].getsockname()[1]
             pods[name] = Pod(name, port, *await _free_ports(3))
-        _write_files(place, pods)
+        try:
+            _write_files(place, pods)
+        except OSError as error:
+            raise _unwritable(error) from None
         yield pods
         await _hang_up()
 

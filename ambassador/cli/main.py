@@ -6,14 +6,24 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 configuration or credentials.
 
 from __future__ import annotations
 
-import importlib
+import signal
 import sys
-from typing import Any, Final, NoReturn
 
-import click
+INTERRUPTED = 130
+if sys.argv[1:2] == ["run"]:
+    # Before the imports below, which take longer than all before: a reload that comes too early must not kill us.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+try:
+    import importlib
+    import os
+    from typing import IO, Any, Final, NoReturn
 
-from ambassador import __version__
-from ambassador.core.errors import ConfigErrors, CredentialError
+    import click
+
+    from ambassador import __version__
+    from ambassador.core.errors import AmbassadorError, ConfigErrors, CredentialError
+except KeyboardInterrupt:  # ^C at once is no reason for a traceback
+    sys.exit(INTERRUPTED)
 
 FAILED: Final = 1
 BAD_CONFIGURATION: Final = 3
@@ -91,9 +101,37 @@ def group() -> None:
 example_first(group)
 
 
+class OutputFailed(AmbassadorError):
+    """Standard output takes no more; the text says why. For commands whose other OSErrors mean something else."""
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and end the process with its exit code."""
-    sys.exit(run(arguments))
+    try:
+        open_standard_descriptors()
+        code = run(arguments)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def open_standard_descriptors() -> None:
+    """Put /dev/null where the process was started with descriptor 0, 1 or 2 closed (`2>&-`).
+
+    The next thing opened would get such a number: a socket or epoll would be written log lines to, and libuv ends
+    the process when it is asked to close one of the three.
+    """
+    streams = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+    for descriptor, (name, mode) in enumerate(streams):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number is given, and those below are open by now.
+            if os.open(os.devnull, os.O_RDWR) == descriptor:
+                os.set_inheritable(descriptor, True)  # as the three always are
+            if getattr(sys, name) is None:
+                stream: IO[str] = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115  # for ever
+                setattr(sys, name, stream)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -103,14 +141,31 @@ def run(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
+    except click.Abort as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # click makes an Abort of it
+            return INTERRUPTED
         click.echo("ended", err=True)
         return FAILED
     except (ConfigErrors, CredentialError) as error:
         click.echo(str(error), err=True)
         return BAD_CONFIGURATION
-    except BrokenPipeError:
-        # `ambassador schema | head`: whoever reads has seen enough. Python would complain again at its end.
-        sys.stdout = None
-        return FAILED
+    except (OutputFailed, OSError) as error:
+        return _output_failed(error)
     return result if isinstance(result, int) else 0
+
+
+def _output_failed(error: OutputFailed | OSError) -> int:
+    """Say that a result could not be written, and give the exit code.
+
+    Errors: an OSError that speaks of something else, which a command should have said itself, is raised again.
+    """
+    cause = error.__cause__ if isinstance(error, OutputFailed) else error
+    assert isinstance(cause, OSError)  # noqa: S101  # for the type checker
+    if not isinstance(cause, BrokenPipeError):
+        if cause.filename is not None or isinstance(cause, (ConnectionError, TimeoutError)):
+            raise error
+        problem = (cause.strerror or "failed").lower()
+        click.echo(f"ambassador: cannot write the result to standard output: {problem}", err=True)
+    # `ambassador schema | head`: whoever reads has seen enough. Python would complain again at its end.
+    sys.stdout = None
+    return FAILED

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_FAILED, EXIT_CONFIGURATION = 0, 1, 3
 LEVELS = ("debug", "info", "warning", "error")
-LOOPS = ("uvloop", "asyncio")
 PR_SET_DUMPABLE = 4  # prctl(2)
 #: How long the end waits for who reads the events. Units: seconds.
 FLUSH_S = 1.0
@@ -44,16 +43,12 @@ def command(option: str | None, log_level: str | None) -> None:
 
 def run(option: str | None, log_level: str | None) -> int:
     """Give the exit code; every expected failure is one sentence on stderr, never a traceback."""
+    _take_early_signals()
+    _harden()
     from ambassador.config.load import find_config, load  # noqa: PLC0415  # only what is needed is imported
     from ambassador.core.errors import ConfigErrors, CredentialError, ListenError  # noqa: PLC0415
     from ambassador.telemetry import logging  # noqa: PLC0415
 
-    _take_early_signals()
-    _harden()
-    wrong = _wrong_variable()
-    if wrong:
-        print(f"ambassador: {wrong}", file=sys.stderr)  # the CLI's output
-        return EXIT_CONFIGURATION
     try:
         config = load(find_config(option, os.environ), os.environ)
     except ConfigErrors as errors:
@@ -63,11 +58,11 @@ def run(option: str | None, log_level: str | None) -> int:
         )  # the CLI's output
         return EXIT_CONFIGURATION
     level = log_level or os.environ.get("AMBASSADOR_LOG_LEVEL") or config.log.level
-    logging.configure(level, config.log.format)
+    logging.configure(level, config.log.format, instance=config.name)
     logging.write_from_thread()
     try:
         return _serve(config)
-    except CredentialError as error:
+    except (ConfigErrors, CredentialError) as error:
         print(f"ambassador: {error}", file=sys.stderr)  # the CLI's output
         return EXIT_CONFIGURATION
     except (ListenError, OSError) as error:
@@ -98,15 +93,6 @@ def _harden() -> None:
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     except (OSError, AttributeError):
         return  # not Linux: there is no such switch
-
-
-def _wrong_variable() -> str:
-    """Say what is wrong with a variable that `load` does not judge; empty when nothing is."""
-    for name, choices in (("AMBASSADOR_LOG_LEVEL", LEVELS), ("AMBASSADOR_LOOP", LOOPS)):
-        value = os.environ.get(name)
-        if value and value not in choices:
-            return f"{name}: expected one of {', '.join(choices)}, got {value!r}"
-    return ""
 
 
 def _serve(config: Config) -> int:
@@ -145,6 +131,8 @@ def _announce(app: Application, took_s: float) -> None:
 
         print(banner(app, took_s), file=sys.stderr)  # the CLI's output
         return
+    # An address is shown even when it came from a variable: it is what people look for here, and no secret, since
+    # the system tells it to everybody (`ss -ltn`).
     addresses = {
         doors.name: [str(a) for a in listener.addresses]
         for doors, listener in zip(app.doors, app.listeners, strict=True)

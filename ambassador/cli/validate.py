@@ -13,8 +13,6 @@ from ambassador.cli.main import BAD_CONFIGURATION
 from ambassador.core.errors import ConfigErrors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ambassador.config.model import Config
 
 
@@ -42,17 +40,21 @@ def command(*, config: str | None, no_files: bool, show: bool, output: str) -> N
     Prints every error with line, column and a suggestion, or one line when there is none. Exit 3 on errors;
     warnings alone are fine.
     """
-    from ambassador.config import load  # noqa: PLC0415  # pydantic is slow to import
+    from ambassador.config import load, reading  # noqa: PLC0415  # pydantic is slow to import
 
     report: dict[str, Any] = {"file": "", "valid": False, "errors": [], "warnings": []}
     loaded: Config | None = None
     try:
         path = load.find_config(config, os.environ)
         report["file"] = str(path)
-        loaded = load.load(path, os.environ, check_files=not no_files)
+        content = reading.read(path)
+        loaded = load.load(path, os.environ, content=content, check_files=not no_files)
         report |= {"valid": True, "warnings": list(loaded.warnings)}
         if show:
-            report["settings"] = _settings(path)
+            report["settings"] = [
+                {"key": key, "value": value, "origin": origin}
+                for key, value, origin in load.effective(path, os.environ, content=content)
+            ]
     except ConfigErrors as errors:
         report["errors"] = [
             {
@@ -71,15 +73,6 @@ def command(*, config: str | None, no_files: bool, show: bool, output: str) -> N
         _print(report, loaded)
     if not report["valid"]:
         sys.exit(BAD_CONFIGURATION)
-
-
-def _settings(path: Path) -> list[dict[str, str]]:
-    from ambassador.config import load  # noqa: PLC0415  # pydantic is slow to import
-
-    return [
-        {"key": key, "value": value, "origin": origin}
-        for key, value, origin in load.effective(path, os.environ)
-    ]
 
 
 def _print(report: dict[str, Any], loaded: Config | None) -> None:

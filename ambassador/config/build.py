@@ -21,14 +21,15 @@ _HTTP = ("http/1.1",)
 TCP_IDLE_S = 3600.0  # as `schema.TCP_DEFAULTS` spells it
 
 
-def build(file: schema.File, *, source: Path, warnings: tuple[str, ...]) -> model.Config:
-    """Give the meaning of a checked file.
+def build(
+    file: schema.File, *, source: Path, folder: Path, warnings: tuple[str, ...]
+) -> model.Config:
+    """Give the meaning of a checked file; its relative paths count from `folder`.
 
     Units: those of `model`.
     """
     # Not resolve(): it would follow the links of a mounted volume, which are swapped on renewal.
-    folder = Path(os.path.abspath(source.parent))
-    builder = _Builder(file, folder)
+    builder = _Builder(file, Path(os.path.abspath(folder)))
     inbound = builder.inbound()
     outbound = builder.outbound()
     return model.Config(

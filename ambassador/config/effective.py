@@ -1,52 +1,151 @@
 """Every setting in force, as a file would spell it, with its origin: for `validate --show`.
 
-Knows the schema and the parsed file; every replaced value is masked (threats I3).
+Knows the schema, the parsed file, and for defaults that follow from other settings what was built of it; every
+replaced value is masked (threats I3).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
 from ambassador.config import schema
+from ambassador.config.annotations import Named
 from ambassador.config.document import Document, KeyPath, spell
 from ambassador.config.substitute import MASK, Substituted
+
+if TYPE_CHECKING:
+    from ambassador.config.model import Config, InboundConfig, OutboundConfig
 
 Setting = tuple[str, str, str]
 
 _DEFAULT = re.compile(r":-[^}]*")
 
 
-def settings(document: Document) -> list[Setting]:
+def settings(document: Document, config: Config) -> list[Setting]:
     """Give key path, value and origin of every setting of a valid file, defaults included."""
-    return _section(document, schema.File, document.root, ())
+    return _Shower(document, config).section(schema.File, document.root, ())
 
 
-def _section(
-    document: Document, section: type[schema.Section], given: Any, path: KeyPath
-) -> list[Setting]:
-    defaults: dict[str, Any] = {}
-    if issubclass(section, schema.Listener) and given.get("protocol") == "tcp":
-        defaults = section.tcp_defaults
-    nearer = (
-        section.http_only & set(schema.RouteSettings.model_fields)
-        if _inherits(section)
-        else frozenset()
-    )
-    found: list[Setting] = []
-    for name, field in section.model_fields.items():
-        default = defaults.get(name, field.default)
-        if name in given:
-            found += _value(document, field.annotation, given[name], (*path, name))
-        elif defaults and name in section.http_only:
-            continue  # tcp has no such setting
-        elif default is None or default is PydanticUndefined or name in nearer:
-            continue  # not there, or what the listener says is in force
-        else:
-            found += _value(document, field.annotation, default, (*path, name))
-    return found
+class _Shower:
+    """Walks schema and file together."""
+
+    __slots__ = ("_config", "_document", "_long_forms")
+
+    def __init__(self, document: Document, config: Config) -> None:
+        self._document = document
+        self._config = config
+        self._long_forms: dict[
+            KeyPath, KeyPath
+        ] = {}  # app.address -> app, when only that is written
+
+    def section(self, section: type[schema.Section], given: Any, path: KeyPath) -> list[Setting]:
+        defaults: dict[str, Any] = {}
+        if issubclass(section, schema.Listener) and given.get("protocol") == "tcp":
+            defaults = section.tcp_defaults
+        nearer = (
+            section.http_only & set(schema.RouteSettings.model_fields)
+            if _inherits(section)
+            else frozenset()
+        )
+        derived = self._derived(section, given, path)
+        found: list[Setting] = []
+        for name, field in section.model_fields.items():
+            default = derived.get(name, defaults.get(name, field.default))
+            if name in given:
+                value = self._long_form(field, given[name], (*path, name))
+                found += self._value(field.annotation, value, (*path, name))
+            elif defaults and name in section.http_only:
+                continue  # tcp has no such setting
+            elif default is None or default is PydanticUndefined or name in nearer:
+                continue  # not there, or what the listener says is in force
+            else:
+                found += self._value(field.annotation, default, (*path, name))
+        return found
+
+    def _value(self, annotation: Any, value: Any, path: KeyPath) -> list[Setting]:
+        sections = _sections(annotation)
+        if sections and isinstance(value, dict):
+            if _is_named(annotation):
+                return [
+                    setting
+                    for name, one in value.items()
+                    for setting in self.section(sections[0], one, (*path, name))
+                ]
+            return self.section(sections[0], value, path)
+        if sections and isinstance(value, list):
+            return [
+                setting
+                for number, one in enumerate(value)
+                for setting in self._value(sections[0], one, (*path, number))
+            ]
+        return [(spell(path), _spelled(value), self._origin(path))]
+
+    def _long_form(self, field: Any, value: Any, path: KeyPath) -> Any:
+        """Give the mapping for which a scalar stands: the defaults beside it are in force too."""
+        for mark in field.metadata:
+            if isinstance(mark, Named) and _sections(field.annotation):
+                if isinstance(value, (dict, list)):
+                    return value
+                self._long_forms[(*path, mark.key)] = path
+                return {mark.key: value}
+        return value
+
+    def _derived(  # noqa: PLR0911  # a table by section
+        self, section: type[schema.Section], given: dict[str, Any], path: KeyPath
+    ) -> dict[str, Any]:
+        """Give the defaults that follow from other settings; what follows from a replaced value is masked too."""
+        config = self._config
+        if section is schema.File:
+            return {"name": config.name}
+        if section is schema.Tls:
+            return {"min_version": _as(given.get("profile"), config.tls.min_version)}
+        if section is schema.Service:
+            return self._of_service(given, str(path[-1]))
+        if issubclass(section, schema.Listener):
+            listener = self._listener(path)
+            limit = listener.limits.max_connections_per_peer
+            most = given.get("max_connections")
+            return {"name": listener.name, "max_connections_per_peer": _as(most, limit)}
+        if section is schema.Rule:
+            return {"name": f"{path[-2]}-{_number(path)}"}
+        if section in (schema.InboundRoute, schema.OutboundRoute):
+            return {"name": f"route-{_number(path)}"}
+        return {}
+
+    def _of_service(self, given: dict[str, Any], name: str) -> dict[str, Any]:
+        service = self._config.services[name]
+        derived: dict[str, Any] = {"protocol": "http"} if "listen" in given else {}
+        if service.plaintext == "none":
+            peers = given.get("peer")
+            dns = [
+                one.get("dns")
+                for one in (peers if isinstance(peers, list) else [peers])
+                if one.__class__ is dict
+            ]
+            replaced = next((one for one in dns if isinstance(one, Substituted)), None)
+            derived["server_name"] = _as(replaced, service.server_name or "none")
+            derived["alpn"] = list(service.alpn) or "none"
+        return derived
+
+    def _listener(self, path: KeyPath) -> InboundConfig | OutboundConfig:
+        listeners = self._config.inbound if path[0] == "inbound" else self._config.outbound
+        return listeners[path[1] if len(path) > 1 and isinstance(path[1], int) else 0]
+
+    def _origin(self, path: KeyPath) -> str:
+        document = self._document
+        path = self._long_forms.get(path, path)
+        known = [key for key in document.values if key[: len(path)] == path]
+        if path not in document.values:
+            return "default"
+        line = document.place(path).line
+        # A default may be a secret too, so only the variable's name is shown.
+        sources = [
+            _DEFAULT.sub("", document.replaced[key]) for key in known if key in document.replaced
+        ]
+        return f"{document.file}:{line}" + (f" {' '.join(sources)}" if sources else "")
 
 
 def _inherits(section: type[schema.Section]) -> bool:
@@ -54,23 +153,14 @@ def _inherits(section: type[schema.Section]) -> bool:
     return issubclass(section, schema.RouteSettings) and not issubclass(section, schema.Listener)
 
 
-def _value(document: Document, annotation: Any, value: Any, path: KeyPath) -> list[Setting]:
-    sections = _sections(annotation)
-    if sections and isinstance(value, dict):
-        if _is_named(annotation):
-            return [
-                setting
-                for name, one in value.items()
-                for setting in _section(document, sections[0], one, (*path, name))
-            ]
-        return _section(document, sections[0], value, path)
-    if sections and isinstance(value, list):
-        return [
-            setting
-            for number, one in enumerate(value)
-            for setting in _value(document, sections[0], one, (*path, number))
-        ]
-    return [(spell(path), _spelled(value), _origin(document, path))]
+def _number(path: KeyPath) -> int:
+    """Give the place in a list, counted from 1; a single one is the first."""
+    return path[-1] + 1 if isinstance(path[-1], int) else 1
+
+
+def _as(source: Any, value: Any) -> Any:
+    """Give a value that follows from `source`, hidden when that is."""
+    return Substituted(value) if isinstance(source, Substituted) else value
 
 
 def _is_named(annotation: Any) -> bool:
@@ -81,18 +171,6 @@ def _sections(annotation: Any) -> list[type[schema.Section]]:
     if isinstance(annotation, type) and issubclass(annotation, schema.Section):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections(part)]
-
-
-def _origin(document: Document, path: KeyPath) -> str:
-    known = [key for key in document.values if key[: len(path)] == path]
-    if path not in document.values:
-        return "default"
-    line = document.place(path).line
-    # A default may be a secret too, so only the variable's name is shown.
-    sources = [
-        _DEFAULT.sub("", document.replaced[key]) for key in known if key in document.replaced
-    ]
-    return f"{document.file}:{line}" + (f" {' '.join(sources)}" if sources else "")
 
 
 def _spelled(value: Any) -> str:

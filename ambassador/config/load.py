@@ -18,7 +18,8 @@ from ambassador.config import document as documents
 from ambassador.config import problems, references, rules, schema
 from ambassador.config.build import build
 from ambassador.config.document import BROKEN, Document
-from ambassador.config.words import nearest
+from ambassador.config.reading import Content, read
+from ambassador.config.words import nearest, quote
 from ambassador.core.errors import ConfigError, ConfigErrors, CredentialError
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ PLACES = ("ambassador.yaml", "/etc/ambassador/ambassador.yaml")
 
 _PREFIX = "AMBASSADOR_"
 _VARIABLES = ("AMBASSADOR_CONFIG", "AMBASSADOR_SOCKET", "AMBASSADOR_LOG_LEVEL", "AMBASSADOR_LOOP")
+_CHOICES = {
+    "AMBASSADOR_LOG_LEVEL": ("debug", "info", "warning", "error"),
+    "AMBASSADOR_LOOP": ("uvloop", "asyncio"),
+}
 _SMALLEST = "a file begins with version: 1, then identity, inbound or outbound, and services"
 _EMPTY_SECTIONS = {
     "inbound": 'inbound: {listen: "0.0.0.0:8443", app: 8080, allow: [{spiffe: "spiffe://example.org/web"}]}',
@@ -55,44 +60,61 @@ def find_config(option: str | None, environ: Mapping[str, str]) -> Path:
     )
 
 
-def load(path: Path, environ: Mapping[str, str], *, check_files: bool = False) -> Config:
+def load(
+    path: Path,
+    environ: Mapping[str, str],
+    *,
+    content: Content | None = None,
+    check_files: bool = False,
+) -> Config:
     """Give the meaning of a file; with `check_files` also of the certificates and keys that it names.
 
+    `content` is what has been read from it already: a pipe can be read only once.
     Errors: ConfigErrors with everything that is wrong, by line.
     """
-    document = _parse(path, environ)
-    file, found = _judge(document)
-    if file is None or found.errors:
-        raise ConfigErrors(_by_line(found.errors))
+    wrong = tuple(_wrong_variables(environ))
+    try:
+        content = content or read(path)
+        document, file, found = _checked(path, content, environ)
+    except ConfigErrors as errors:
+        raise ConfigErrors((*wrong, *errors.errors)) from None
+    if wrong:
+        raise ConfigErrors(wrong)
     warnings = tuple(str(one) for one in _by_line(found.warnings)) + tuple(
         _strange_variables(environ)
     )
-    config = build(file, source=path, warnings=warnings)
+    config = build(file, source=path, folder=content.folder, warnings=warnings)
     return _with_files(config, document) if check_files else config
 
 
-def effective(path: Path, environ: Mapping[str, str]) -> list[tuple[str, str, str]]:
+def effective(
+    path: Path, environ: Mapping[str, str], *, content: Content | None = None
+) -> list[tuple[str, str, str]]:
     """Give key path, value as a file would spell it (masked) and origin of every setting in force.
 
     Errors: ConfigErrors, as `load`.
     """
     from ambassador.config.effective import settings  # noqa: PLC0415  # only for `validate --show`
 
-    document = _parse(path, environ)
+    content = content or read(path)
+    document, file, _ = _checked(path, content, environ)
+    return settings(document, build(file, source=path, folder=content.folder, warnings=()))
+
+
+def _checked(
+    path: Path, content: Content, environ: Mapping[str, str]
+) -> tuple[Document, schema.File, rules.Findings]:
+    document = _parse(path, content, environ)
     file, found = _judge(document)
     if file is None or found.errors:
         raise ConfigErrors(_by_line(found.errors))
-    return settings(document)
+    return document, file, found
 
 
-def _parse(path: Path, environ: Mapping[str, str]) -> Document:
-    file = str(path)
-    try:
-        with path.open("rb") as opened:
-            content = opened.read(documents.MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigErrors((ConfigError("", f"cannot read {file}: {error.strerror}"),)) from None
-    document = documents.parse(content, file=file, folder=path.parent, environ=environ)
+def _parse(path: Path, content: Content, environ: Mapping[str, str]) -> Document:
+    document = documents.parse(
+        content.content, file=str(path), folder=content.folder, environ=environ
+    )
     if document.problems and document.root is None:
         raise ConfigErrors(_by_line(document.problems))
     if not isinstance(document.root, dict):
@@ -172,6 +194,16 @@ def _by_line(errors: Iterable[ConfigError]) -> tuple[ConfigError, ...]:
     return tuple(sorted(errors, key=lambda error: (error.line, error.column)))
 
 
+def _wrong_variables(environ: Mapping[str, str]) -> Iterable[ConfigError]:
+    """Say what is wrong with variables of ours: they are configuration as the file is."""
+    for name, choices in _CHOICES.items():
+        value = environ.get(name)
+        if value and value not in choices:
+            yield ConfigError(
+                "", f"{name}: expected one of {', '.join(choices)}, got {quote(value)}"
+            )
+
+
 def _strange_variables(environ: Mapping[str, str]) -> Iterable[str]:
     for name in sorted(environ):
         # Kubernetes makes AMBASSADOR_SERVICE_HOST and AMBASSADOR_PORT_… for a Service of that name.
@@ -201,10 +233,30 @@ def _with_files(config: Config, document: Document) -> Config:
         else:
             warnings += tuple(f"{place}{warning}" for warning in loaded.warnings)
     if config.access_log is not None and config.access_log.path != "-":
-        folder = Path(config.access_log.path).parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            problem = f"expected a path in a folder that can be written to, {folder} is none"
+        problem = _unwritable(Path(config.access_log.path))
+        if problem:
             errors.append(document.error(("access_log", "path"), problem))
     if errors:
         raise ConfigErrors(_by_line(errors))
     return dataclasses.replace(config, warnings=warnings)
+
+
+def _unwritable(path: Path) -> str:
+    """Say why nothing can be written there; empty when it can.
+
+    Looks without opening: a file would be made, and whoever reads a FIFO would see it end.
+    """
+    from ambassador.telemetry.writer import unwritable_kind  # noqa: PLC0415  # `run` asks the writer itself
+
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK):
+            return ""
+        return f"expected a path in a folder that can be written to, {path.parent} is none"
+    except OSError as error:
+        return f"cannot write {path}: {(error.strerror or 'failed').lower()}"
+    kind = unwritable_kind(mode)
+    if not kind and not os.access(path, os.W_OK):
+        kind = "permission denied"
+    return f"cannot write {path}: {kind}" if kind else ""

@@ -44,3 +44,4 @@ class ExchangeRecord(msgspec.Struct, gc=False):
     forwarded_for: str = ""
     request_id: str = ""
     trace_id: str = ""
+    instance: str = ""  # `name` of the file: which of many sidecars wrote the line

@@ -16,6 +16,7 @@ from ambassador.core.errors import (
     UpstreamClosed,
     UpstreamReset,
 )
+from ambassador.http.write_watch import WriteWatch
 from ambassador.net.alarm import NEVER, Alarm
 from ambassador.net.transport import TlsFailure, Truncated, WriteRefused
 
@@ -111,6 +112,11 @@ class RawConnection(_Raw):
         self._events = None
         self._close_when_done()
 
+    def _close_when_done(self) -> None:
+        if self._read_ended and self._write_ended:
+            self._events = None  # both directions have ended: closing is no news
+            self._transport.close()
+
     def data_received(self, data: bytes) -> None:
         if self._events is not None:
             self._heard = True
@@ -158,14 +164,12 @@ class RawConnection(_Raw):
 class RawDownstream(_Raw):
     """The downstream side of `protocol: tcp`: accepts the answers of an exchange, of which only the end is visible."""
 
+    shows_heads = False
     __slots__ = (
         "_alarm",
         "_closed",
         "_events",
-        "_loop",
-        "_write_alarm",
-        "_write_mark",
-        "_write_timeout_s",
+        "_write_watch",
     )
 
     def __init__(
@@ -177,10 +181,7 @@ class RawDownstream(_Raw):
         closed: Callable[[RawDownstream], None],
     ) -> None:
         super().__init__(transport)
-        self._loop = loop
-        self._write_timeout_s = write_timeout_s
-        self._write_mark = 0
-        self._write_alarm = Alarm(loop, self._check_writing, self._transport.crash)
+        self._write_watch = WriteWatch(loop, transport, write_timeout_s, self._write_timed_out)
         self._events: RequestEvents | None = None
         self._closed = closed
         self._alarm = Alarm(loop, self._deadline_passed, self._transport.crash)
@@ -194,17 +195,22 @@ class RawDownstream(_Raw):
 
     def write_body(self, chunk: bytes, end: bool) -> bool:  # noqa: FBT001
         keeps_up = super().write_body(chunk, end)
-        if self._transport.stalled and self._write_alarm.at == NEVER:
-            self._watch_writing()
+        if self._transport.stalled:
+            self._write_watch.begin()
         return keeps_up
 
     def write_interim(self, head: ResponseHead) -> None:
         """A tunnel has no interim responses."""
 
     def write_head(self, head: ResponseHead, extra: bytes, end: bool) -> None:  # noqa: FBT001
-        """A refusal is the end of the connection; success shows by bytes alone."""
+        """A refusal is the end of the connection, in order; success shows by bytes alone."""
         if head.status >= _FIRST_FAILURE:
-            self.reset()
+            self._events = None
+            self._transport.close()
+
+    def take_back(self) -> bool:
+        """Nothing is ever held back."""
+        return False
 
     def write_whole(self, head: ResponseHead, extra: bytes, body: bytes) -> None:  # no head to see
         """A tunnel has no whole response: its bytes come as they come."""
@@ -230,6 +236,9 @@ class RawDownstream(_Raw):
         """A tunnel ends by itself or with the drain's timeout."""
 
     def abort(self) -> None:
+        events, self._events = self._events, None
+        if events is not None:
+            events.stream_reset(DownstreamClosed("drain_forced"))
         self._transport.abort()
 
     # ---- from the transport --------------------------------------------------------------------------------
@@ -255,7 +264,7 @@ class RawDownstream(_Raw):
 
     def transport_closed(self, error: BaseException | None) -> None:
         self._alarm.cancel()
-        self._write_alarm.cancel()
+        self._write_watch.cancel()
         events, self._events = self._events, None
         if events is not None:
             events.stream_reset(
@@ -263,17 +272,7 @@ class RawDownstream(_Raw):
             )
         self._closed(self)
 
-    def _watch_writing(self) -> None:
-        self._write_mark = self._transport.progress
-        self._write_alarm.set(self._loop.time() + self._write_timeout_s)
-
-    def _check_writing(self) -> None:
-        """A peer that takes nothing ends the tunnel (E1); with the exchange over nobody else would."""
-        if not self._transport.stalled:
-            return
-        if self._transport.progress != self._write_mark:
-            self._watch_writing()
-            return
+    def _write_timed_out(self) -> None:
         events, self._events = self._events, None
         if events is not None:
             events.stream_reset(DownstreamTimeout("write_timeout"))

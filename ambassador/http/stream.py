@@ -12,6 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from ambassador.core.errors import ExchangeError
     from ambassador.core.model import Field, RequestHead, ResponseHead
+    from ambassador.http.http1.server import ServerConnection
+
+
+class Owner(Protocol):
+    """Who made a downstream connection: makes its exchanges and hears of its end."""
+
+    def new_exchange(self, stream: ServerConnection) -> RequestEvents: ...
+
+    def connection_closed(self, connection: ServerConnection) -> None: ...
 
 
 class RequestEvents(Protocol):
@@ -86,8 +95,13 @@ class RequestStream(Stream, Protocol):
     def write_whole(self, head: ResponseHead, extra: bytes, body: bytes) -> None:
         """Send a whole response with a body of known length: `write_head` and `write_body` in one step."""
 
+    shows_heads: bool  # whether a local reply can be seen
+
+    def take_back(self) -> bool:
+        """Take back a response of which nothing has left yet; False when something has."""
+
     def reset(self) -> None:
-        """Cut, so that truncation is seen."""
+        """End in the middle, so that truncation is seen."""
 
     def set_deadline(self, at: float) -> None:
         """Ask for `deadline_passed`; the last call counts. Units: seconds of the loop's clock."""

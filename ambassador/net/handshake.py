@@ -3,12 +3,14 @@
 Knows the TLS handshake as a sequence of readiness; must not know ceilings (`listener`) nor why a certificate is
 refused (`identity.tls`, handed in as `TlsServer`).
 
-No byte read before the handshake is complete reaches a parser (D1): the peek only looks.
+No byte read before the handshake is complete reaches a parser (D1): the peek only looks, and what it finds not to be
+TLS is read for its first word alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -28,6 +30,23 @@ MAX_GRACES: Final = 64
 
 
 _HANDSHAKE_RECORD: Final = 0x16  # RFC 8446 §5.1: the first byte of every ClientHello
+_METHODS: Final = (
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"CONNECT ",
+    b"OPTIONS ",
+    b"TRACE ",
+    b"PATCH ",
+    b"PRI ",
+)
+_OTHER_METHOD: Final = re.compile(rb"[A-Z]{3,24} (?:/|\*|http)")
+_FIRST_BYTES: Final = 32
+#: Fatal alerts as records of their own: unexpected_message (RFC 8446 §5) and protocol_version (§6.2).
+_UNEXPECTED_MESSAGE: Final = b"\x15\x03\x03\x00\x02\x02\x0a"
+_PROTOCOL_VERSION: Final = b"\x15\x03\x03\x00\x02\x02\x46"
 _PLAINTEXT_ANSWER: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 58\r\nConnection: close\r\n\r\n"
     b"This port speaks TLS with client certificates: use https.\n"
@@ -109,8 +128,16 @@ class Handshake:
         """Bound the whole of it, waiting for a slot included."""
         self._timer = self._loop.call_later(timeout_s, self._timed_out)
 
+    def may_begin(self) -> bool:
+        """Say whether its listener has a slot for it."""
+        return self._listener.may_begin(self)
+
+    def begin(self) -> None:
+        """Let it have its slot, and start."""
+        self._listener.begin(self)
+
     def start(self) -> None:
-        """Begin, with the context of this moment."""
+        """Start, with the context of this moment."""
         try:
             self._tls = tls = self._tls_of()
             self._connection = tls.new_connection(self.socket)
@@ -149,18 +176,23 @@ class Handshake:
             self._complete(connection)
 
     def _looks_like_tls(self) -> bool:
-        """Look at the first byte without taking it (D1); plain HTTP gets words, all else OpenSSL's alert."""
+        """Look at the first byte without taking it (D1); plain HTTP gets words, all else that is not TLS an alert."""
         try:
             first = self.socket.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
             return False
-        self._peeked = True
-        if first and first[0] != _HANDSHAKE_RECORD and first.isalpha():
-            _send_best_effort(self.socket, _PLAINTEXT_ANSWER)
-            self._refuse(HandshakeEnded("not_tls", "plain HTTP"))
-            return False
-        # To anything else OpenSSL says `wrong version number` and sends the alert that belongs to it.
-        return True
+        if not first or first[0] == _HANDSHAKE_RECORD:
+            self._peeked = True
+            return True
+        if _is_http(self.socket.recv(_FIRST_BYTES)):
+            self._refuse_plaintext(_PLAINTEXT_ANSWER, "plain HTTP")
+        else:
+            self._refuse_plaintext(_UNEXPECTED_MESSAGE, "")
+        return False
+
+    def _refuse_plaintext(self, answer: bytes, detail: str) -> None:
+        _send_best_effort(self.socket, answer)
+        self._refuse(HandshakeEnded("not_tls", detail))
 
     def _complete(self, connection: SSL.Connection) -> None:
         tls = self._tls
@@ -186,7 +218,10 @@ class Handshake:
         if self.ended:
             return
         if self._tls is not None and self._connection is not None:
-            error = self._tls.refusal(self._connection, error)
+            failure, error = error, self._tls.refusal(self._connection, error)
+            if getattr(error, "reason", "") == "not_tls" and isinstance(failure, SSL.Error):
+                # A first record of no known version: OpenSSL ends without the alert (RFC 8446 §6.2).
+                _send_best_effort(self.socket, _PROTOCOL_VERSION)
         self._refused(error)
 
     def _refused(self, refusal: Exception) -> None:
@@ -249,6 +284,13 @@ class RefusedSockets:
         ):  # nothing came, the peer is gone, or the shutdown was here before
             sock.recv(16384)
         sock.close()
+
+
+def _is_http(first: bytes) -> bool:
+    """Say whether these are the first bytes of a request, of which little may have come (RFC 9110 §9.1)."""
+    return any(first.startswith(method) or method.startswith(first) for method in _METHODS) or bool(
+        _OTHER_METHOD.match(first)
+    )
 
 
 def _send_best_effort(sock: socket.socket, answer: bytes) -> None:

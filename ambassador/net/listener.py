@@ -5,8 +5,7 @@ Knows listening sockets, slots and rates; must not know how a handshake goes (`h
 Rules
 * A connection needs a slot, a TLS one first a *handshake* slot: at most a quarter of the listener's, `handshakes`
   and `handshake_rate` for the whole process. Without one it waits unaccepted in the kernel's queue (D3).
-* One source has at most half of the handshake slots. Its next ones are accepted, for else they would block the
-  queue for everybody, and wait *parked*: under their deadline, without a TLS object, until one of theirs ends.
+* One source has at most half of the handshake slots, over all listeners; its next ones wait parked at the gate.
 * What exceeds the connection ceilings is accepted and closed at once, counted with its reason.
 """
 
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -22,6 +20,7 @@ from OpenSSL import SSL
 
 from ambassador.core.model import Address, PeerIdentity, TlsSession
 from ambassador.net.binding import socket_file, unlink_socket
+from ambassador.net.gate import HandshakeGate
 from ambassador.net.handshake import Handshake, RefusedSockets, TlsServer
 from ambassador.net.transport import Budget, Transport
 
@@ -70,40 +69,6 @@ class ListenerEvents(Protocol):
     def callback_crashed(self, error: BaseException) -> None: ...
 
 
-class HandshakeGate:
-    """Handshakes in flight and per second, for the whole process (a token bucket of one second's worth).
-
-    Units: `rate` is handshakes per second.
-    """
-
-    __slots__ = ("_filled_at", "_rate", "_tokens", "ceiling", "in_flight", "waiting")
-
-    def __init__(self, *, ceiling: int, rate: float) -> None:
-        self.ceiling = ceiling
-        self._rate = rate
-        self._tokens = rate
-        self._filled_at = 0.0
-        self.in_flight = 0
-        self.waiting: set[Listener] = set()
-
-    def pause_s(self, now: float) -> float | None:
-        """Give 0 when a handshake may begin, seconds to wait for the rate, or None: until one ends."""
-        if self.in_flight >= self.ceiling:
-            return None
-        self._tokens = min(self._rate, self._tokens + (now - self._filled_at) * self._rate)
-        self._filled_at = now
-        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._rate
-
-    def take(self) -> None:
-        self.in_flight += 1
-        self._tokens -= 1
-
-    def give_back(self) -> None:
-        self.in_flight -= 1
-        for listener in list(self.waiting):
-            listener.resume_accepting()
-
-
 class Listener:
     """One bound address: accepts, shakes hands, hands over."""
 
@@ -120,7 +85,6 @@ class Listener:
         "_parked",
         "_per_source",
         "_refused",
-        "_shaking",
         "_sockets",
         "_tls",
         "_wall",
@@ -151,8 +115,7 @@ class Listener:
         self._wall = wall
         self._tls = tls
         self._handshakes: set[Handshake] = set()
-        self._parked: dict[str, deque[Handshake]] = {}  # by source, in the order of arrival
-        self._shaking: dict[str, int] = {}  # handshakes in flight by source
+        self._parked: set[Handshake] = set()
         self._refused = RefusedSockets(loop)
         self._per_source: dict[str, int] = {}
         self._inodes = [socket_file(address.path)] if address.path else []
@@ -197,10 +160,7 @@ class Listener:
 
     def abort_handshakes(self) -> None:
         """End what has not become a connection yet."""
-        for handshake in [
-            *self._handshakes,
-            *(one for queue in self._parked.values() for one in queue),
-        ]:
+        for handshake in [*self._handshakes, *self._parked]:
             handshake.end()
         self._refused.close()
 
@@ -240,7 +200,7 @@ class Listener:
     def _may_accept(self) -> bool:
         if self._tls is None:
             return True
-        if len(self._handshakes) >= max(1, self._limits.max_connections // 4):
+        if len(self._handshakes) >= self._slots:
             pause: float | None = None
         else:
             pause = self._gate.pause_s(self._loop.time())
@@ -279,18 +239,28 @@ class Listener:
             self, self._loop, sock=sock, peer_address=peer_address, source=source, tls_of=self._tls
         )
         handshake.set_deadline(self._limits.handshake_timeout_s)
-        if source and self._shaking.get(source, 0) >= max(1, self._handshake_slots() // 2):
-            self._parked.setdefault(source, deque()).append(handshake)
+        if self._gate.has_share(source, min(self._slots, self._gate.ceiling)):
+            self._parked.add(handshake)
+            self._gate.park(handshake)
         else:
-            self._begin(handshake)
+            self.begin(handshake)
 
-    def _handshake_slots(self) -> int:
-        return min(max(1, self._limits.max_connections // 4), self._gate.ceiling)
+    @property
+    def _slots(self) -> int:
+        return max(1, self._limits.max_connections // 4)
 
-    def _begin(self, handshake: Handshake) -> None:
-        self._gate.take()
+    def may_begin(self, handshake: Handshake) -> bool:
+        """Say whether a parked handshake may begin."""
+        slots = self._slots
+        return len(self._handshakes) < slots and not self._gate.has_share(
+            handshake.source, min(slots, self._gate.ceiling)
+        )
+
+    def begin(self, handshake: Handshake) -> None:
+        """Let a handshake have its slot."""
+        self._parked.discard(handshake)
+        self._gate.take(handshake.source)
         self._handshakes.add(handshake)
-        self._shaking[handshake.source] = self._shaking.get(handshake.source, 0) + 1
         handshake.start()
 
     def _refuse(self, sock: socket.socket, reason: str, peer_address: str) -> None:
@@ -326,23 +296,13 @@ class Listener:
                 transport.abort()
 
     def handshake_ended(self, handshake: Handshake) -> None:
-        """Give the handshake's slot to the next of its source that is parked, or back."""
-        source = handshake.source
-        queue = self._parked.get(source)
+        """Give the slot of a handshake back, if it had begun."""
         if handshake in self._handshakes:
             self._handshakes.discard(handshake)
-            left = self._shaking[source] - 1
-            if left:
-                self._shaking[source] = left
-            else:
-                del self._shaking[source]
-            self._gate.give_back()
-            if queue and not self.closed:
-                self._begin(queue.popleft())
-        elif queue:
-            queue.remove(handshake)
-        if queue is not None and not queue:
-            del self._parked[source]
+            self._gate.give_back(handshake.source)
+        else:
+            self._parked.discard(handshake)
+            self._gate.unpark(handshake)
 
     def handshake_failed(self, handshake: Handshake, error: Exception) -> None:
         self.handshake_ended(handshake)

@@ -128,6 +128,7 @@ class Transport:
         "_budget",
         "_closing",
         "_crashed",
+        "_end_sent",
         "_eof_seen",
         "_explain",
         "_fd",
@@ -148,6 +149,7 @@ class Transport:
         "stalled",
         "starved",
         "tls",
+        "truncates",
     )
 
     def __init__(
@@ -174,6 +176,10 @@ class Transport:
         self._waiting = bytearray()
         self._closing = False  # close once everything has gone
         self._shut = False  # our direction is ended, or will be once everything has gone
+        self._end_sent = False
+        self.truncates = (
+            False  # the peer is to see that something is missing: our end goes without close_notify
+        )
         self._write_broken = False
         self._eof_seen = False
         self._reads_on = False  # a call of the loop is on its way
@@ -210,7 +216,7 @@ class Transport:
 
     def resume_reading(self) -> None:
         """Go on reading, unless the direction has ended."""
-        if self.reading or self.closed or self._eof_seen:
+        if self.reading or self.closed or self._eof_seen or self._closing:
             return
         self.reading = True
         self._loop.add_reader(self._fd, self._on_readable)
@@ -220,7 +226,7 @@ class Transport:
 
     def is_quiet(self) -> bool:
         """Say whether nothing has arrived that was not read yet, not even an end: an idle connection is alive."""
-        if self.closed or self._eof_seen or self._write_broken:
+        if self.closed or self._eof_seen or self._write_broken or self._closing:
             return False
         try:
             self._socket.recv(1, socket.MSG_PEEK)
@@ -242,6 +248,14 @@ class Transport:
             return  # paused or closed after this callback was queued
         try:
             data = self._recv(self.read_size)
+        except _WANT:
+            return
+        except SSL.ZeroReturnError:
+            data = b""
+        except (OSError, SSL.Error) as error:
+            self._lost(self._worded(error))
+            return
+        try:
             if not data:
                 self._end_of_input()
                 return
@@ -249,12 +263,6 @@ class Transport:
             if len(data) >= READ_SIZE or self.greedy:
                 self._read_on()
             # else the message is whole, and what it brought has gone out with its end
-        except _WANT:
-            return
-        except SSL.ZeroReturnError:
-            self._end_of_input()
-        except (OSError, SSL.Error) as error:
-            self._lost(self._worded(error))
         except Exception as error:  # the guard of this callback (E8)
             self.crash(error)
 
@@ -439,8 +447,9 @@ class Transport:
 
     def _send_end(self) -> None:
         try:
-            if self.tls is not None:
+            if self.tls is not None and not self.truncates:
                 self.tls.shutdown()
+            self._end_sent = True
             self._socket.shutdown(socket.SHUT_WR)
         except _WANT:
             self._await_room()
@@ -457,6 +466,7 @@ class Transport:
         if self.closed or self._closing:
             return
         self._closing = True
+        self.starved = False  # nobody waits for it any more
         self.pause_reading()
         if not self._waiting:
             self._finish_close()
@@ -473,7 +483,7 @@ class Transport:
             self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.progress)
 
     def _finish_close(self) -> None:
-        if self.tls is not None and not self._write_broken and not self._shut:
+        if self.tls is not None and not self._write_broken and not self._end_sent:
             # Without it the session could not be resumed and the peer would see truncation.
             try:
                 self.tls.shutdown()

@@ -15,6 +15,8 @@ from typing import Final
 _AUTHORITY: Final = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9_.-]{1,254}))(?::([0-9]{1,5}))?"
 )
+#: The host alone.
+_HOST: Final = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,254}", re.ASCII)
 _LABELS: Final = re.compile(
     r"(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*", re.ASCII
 )
@@ -68,12 +70,14 @@ def check_host_pattern(text: str) -> str | None:
     literal = text.removeprefix("*.")
     if "*" in literal:
         return f'"*" is allowed only as "*." in front of a host, got "{text}"'
+    if not _HOST.fullmatch(literal):
+        # Before the authority's own sentence, which would ask for the port that is refused here.
+        has_port = re.fullmatch(r"(?:\[.*\]|[^:]+):[0-9]+", literal)
+        return f'expected a host{" without a port" if has_port else ""}, got "{text}"'
     try:
-        host, port = split_authority(literal.encode())
-    except (ValueError, UnicodeEncodeError) as problem:
+        host, _ = split_authority(literal.encode())
+    except ValueError as problem:
         return f'expected a host, got "{text}": {problem}'
-    if port is not None:
-        return f'a host to route by has no port, got "{text}"'
     if host.decode() != literal.lower().removesuffix("."):
         return f'expected the host in its shortest form {host.decode()}, got "{text}"'
     return None

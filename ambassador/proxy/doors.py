@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ambassador.config.model import ListenerLimits
     from ambassador.core.record import ExchangeRecord
-    from ambassador.http.http1.server import Owner
+    from ambassador.http.stream import Owner
     from ambassador.net.listener import Accepted
     from ambassador.proxy.exchange import Exchange
     from ambassador.proxy.ledger import Ledger
@@ -67,6 +67,7 @@ class Commons:
         "audits",
         "cache",
         "clean",
+        "denials",
         "directory",
         "ledger",
         "loop",
@@ -86,6 +87,7 @@ class Commons:
         metrics: Metrics,
         ledger: Ledger,
         audits: RefusalLog,
+        denials: RefusalLog,
         clean: Callable[[bytes | str], str],
         own_spiffe: Callable[[], str | None],
         pseudonym: Callable[[], bytes],
@@ -97,6 +99,7 @@ class Commons:
         self.metrics = metrics
         self.ledger = ledger
         self.audits = audits
+        self.denials = denials
         self.clean = clean
         self.own_spiffe = own_spiffe
         self.pseudonym = pseudonym

@@ -367,7 +367,7 @@ class Exchange:
         if attempt is None or target is None or (self.response_side is ENDED and not self._tunnel):
             return
         if self.response_side is not AWAITED:
-            self._cut(error)
+            self._fail(error)
             return
         untried = len(target.service.endpoints) - len(self.tried)
         facts = attempt.facts(
@@ -444,11 +444,8 @@ class Exchange:
     def _switch(self, head: ResponseHead) -> None:
         """101: both directions are opaque from here on (RFC 9110 §7.8)."""
         if self.request_side is not COMPLETE:
-            self.attempt_failed(
-                UpstreamProtocolError(
-                    "early_upgrade", "The peer switched before the request had ended."
-                )
-            )
+            error = UpstreamProtocolError("early_upgrade", "The peer switched too early.")
+            self.attempt_failed(error)
             return
         self._tunnel = True
         self.request_side = UPLOADING
@@ -486,6 +483,9 @@ class Exchange:
             attempt.abandon()
 
     def _fail(self, error: ExchangeError) -> None:
+        if self.response_side is STREAMING and self._downstream.take_back():
+            self.response_side = AWAITED  # its head came, and went no further
+            self.bytes_sent = 0
         if self.response_side is AWAITED:
             self._reply(error)
         else:
@@ -506,7 +506,7 @@ class Exchange:
         extra += self._surroundings.date.at(self._surroundings.wall())
         if isinstance(error, DownstreamProtocolError | DownstreamTimeout):
             downstream.close_after_response()
-        if body and self.head.method != b"HEAD":
+        if body and self.head.method != b"HEAD" and downstream.shows_heads:
             self.bytes_sent += len(body)
             downstream.write_head(head, extra, False)
             downstream.write_body(body, True)

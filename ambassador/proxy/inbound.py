@@ -64,6 +64,7 @@ class InboundDoors(Doors):
         "details",
         "drops_overrides",
         "forwarding",
+        "instance",
         "needs_normal_paths",
         "own_authority",
         "route",
@@ -71,9 +72,10 @@ class InboundDoors(Doors):
         "via",
     )
 
-    def __init__(self, config: InboundConfig, commons: Commons) -> None:
+    def __init__(self, config: InboundConfig, commons: Commons, *, instance: str) -> None:
         super().__init__("inbound", config.name, config.limits, commons)
         self.config = config
+        self.instance = commons.clean(instance)
         compiler = RouteCompiler("inbound", config.name, commons.directory, commons.metrics)
         self.table = compiler.table(config.routes)
         self.route = compiler.single(config.app, config.settings)  # of tcp connections
@@ -217,6 +219,7 @@ class _InboundDoor:
             peer_address=accepted.peer_address,
             tls_version=session.version,
             tls_group=session.group,
+            instance=doors.instance,
         )
         # What every request of this peer gets, whatever it asks for, is in the record and counter from the start.
         self._always = judged.always
@@ -293,9 +296,17 @@ class _InboundDoor:
         tally.value += 1
         exchange.decision = decision
         if not decision.allowed:
+            commons = doors.commons
             if not doors.config.audit:
+                if doors.config.protocol == "tcp":  # else the access log is where people look
+                    commons.denials.refused(
+                        decision.reason,
+                        listener=doors.name,
+                        peer=self.record.peer,
+                        rule=decision.rule,
+                    )
                 raise AccessDenied(decision.reason)
-            doors.commons.audits.refused(
+            commons.audits.refused(
                 decision.reason, listener=doors.name, peer=self.record.peer, rule=decision.rule
             )
         return decision

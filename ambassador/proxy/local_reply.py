@@ -24,7 +24,11 @@ from ambassador.core.model import ResponseHead
 if TYPE_CHECKING:
     from ambassador.core.errors import ExchangeError
 
-_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+#: RFC 9110 §15 has newer names for two of them than Python's library.
+_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus} | {
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+}
 #: Flags whose cause passes by itself: say when to come again. Units: seconds.
 _RETRY_AFTER: Final = {"UO": 1, "OM": 1, "RL": 1}
 

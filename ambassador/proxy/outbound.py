@@ -50,6 +50,7 @@ class OutboundDoors(Doors):
         "config",
         "drops_overrides",
         "fixed",
+        "instance",
         "known",
         "own_names",
         "services",
@@ -58,10 +59,16 @@ class OutboundDoors(Doors):
     )
 
     def __init__(
-        self, config: OutboundConfig, services: dict[str, ServiceConfig], commons: Commons
+        self,
+        config: OutboundConfig,
+        services: dict[str, ServiceConfig],
+        commons: Commons,
+        *,
+        instance: str,
     ) -> None:
         super().__init__("outbound", config.name, config.limits, commons)
         self.config = config
+        self.instance = commons.clean(instance)
         self.services = {name: service for name, service in services.items() if not service.is_app}
         compiler = RouteCompiler("outbound", config.name, commons.directory, commons.metrics)
         self.fixed: Route | None = None
@@ -134,6 +141,7 @@ class _OutboundDoor:
             listener=doors.name,
             protocol="HTTP/1.1" if doors.config.protocol == "http" else "tcp",
             peer_address=accepted.peer_address,
+            instance=doors.instance,
         )
 
     def connection_closed(self, connection: ServerConnection) -> None:

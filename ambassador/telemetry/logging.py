@@ -49,10 +49,13 @@ class _Bound(Protocol):
 class _Setup:
     """How events are written, and the structlog logger once there was one to write."""
 
-    __slots__ = ("bound", "clock", "fmt", "stream", "threshold", "writer")
+    __slots__ = ("bound", "clock", "fmt", "instance", "stream", "threshold", "writer")
 
-    def __init__(self, threshold: int, fmt: str, *, clock: Clock, stream: TextIO | None) -> None:
+    def __init__(
+        self, threshold: int, fmt: str, *, clock: Clock, stream: TextIO | None, instance: str = ""
+    ) -> None:
         self.threshold = threshold
+        self.instance = clean(instance)
         self.fmt = fmt
         self.clock = clock
         self.stream = stream  # None: what sys.stderr is when the first event comes
@@ -107,12 +110,16 @@ def configure(
     *,
     clock: Clock | None = None,
     stream: TextIO | None = None,
+    instance: str = "",
 ) -> None:
     """Decide how all events are written from now on, those of libraries at warning and above too.
 
-    `level` is debug, info, warning or error; `fmt` json, console or auto: console on a terminal.
+    `level` is debug, info, warning or error; `fmt` json, console or auto: console on a terminal. `instance` stands
+    in every event, unless it is empty: not called `name`, which events have for what they are about.
     """
-    _current.setup = _Setup(_LEVELS[level], fmt, clock=clock or SystemClock(), stream=stream)
+    _current.setup = _Setup(
+        _LEVELS[level], fmt, clock=clock or SystemClock(), stream=stream, instance=instance
+    )
     logging.root.handlers[:] = [_LibraryEvents(logging.WARNING)]
 
 
@@ -188,7 +195,7 @@ def _build(setup: _Setup) -> _Bound:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
-            _Finish(setup.clock),
+            _Finish(setup.clock, setup.instance),
             _console(stream) if console else structlog.processors.JSONRenderer(_to_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(setup.threshold),
@@ -248,10 +255,11 @@ class _ThreadedStream:
 class _Finish:
     """Gives an event its time and the order of its keys, and cleans every text in it."""
 
-    __slots__ = ("_clock",)
+    __slots__ = ("_clock", "_constant")
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, instance: str) -> None:
         self._clock = clock
+        self._constant = {"instance": instance} if instance else {}
 
     def __call__(
         self, _logger: object, _method: str, event: MutableMapping[str, object]
@@ -260,6 +268,7 @@ class _Finish:
             "time": rfc3339(self._clock.wall()),
             "level": event.pop("level"),
             "event": event.pop("event"),
+            **self._constant,
         }
         for key, value in event.items():
             finished[key] = _traceback(value) if key == "exception" else _cleaned(value)

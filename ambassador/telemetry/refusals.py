@@ -40,8 +40,8 @@ class RefusalLog:
         self,
         emit: Callable[..., None],
         *,
-        event: str = "handshake_refused",
-        sum_event: str = "handshakes_refused",
+        event: str,
+        sum_event: str,
         now: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:

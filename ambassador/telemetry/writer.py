@@ -6,7 +6,9 @@ Knows descriptors and how much may wait; must not know what the pieces mean. One
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from queue import SimpleQueue
 from typing import Final
@@ -102,8 +104,7 @@ class ThreadedWriter:
     def _open(self) -> int:
         if self._path == "-":
             return self._standard
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-        return os.open(self._path, flags, 0o640)
+        return _open(self._path)
 
     def _release(self) -> None:
         if self._path != "-":
@@ -158,3 +159,35 @@ class ThreadedWriter:
 
     def _failed(self, error: OSError) -> None:
         self.error = type(error).__name__ if error.errno is None else os.strerror(error.errno)
+
+
+def unwritable_kind(mode: int) -> str:
+    """Say why lines cannot go to what has this `st_mode`; empty when they can."""
+    if stat.S_ISREG(mode) or stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        return ""
+    if stat.S_ISDIR(mode):
+        return "is a folder"
+    # /dev/stdout is one under systemd, and no path opens it.
+    return 'is a socket; "-" is standard output' if stat.S_ISSOCK(mode) else "is no file"
+
+
+def _open(path: str) -> int:
+    """Open to append: a file, a device such as /dev/stdout, or a FIFO that somebody reads.
+
+    Errors: OSError with a sentence as `strerror`.
+    """
+    # Not blocking: opening a FIFO would wait for a reader, and the start hang.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o640)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            kind = unwritable_kind(os.stat(path).st_mode)
+            raise OSError(errno.ENXIO, kind or "nobody reads it", path) from None
+        raise
+    kind = unwritable_kind(os.fstat(descriptor).st_mode)
+    if kind:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, kind, path)
+    os.set_blocking(descriptor, True)  # from here on only the writer's thread waits
+    return descriptor

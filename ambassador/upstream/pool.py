@@ -178,8 +178,7 @@ class Pool:
         """Close what is idle; busy connections close when they come back."""
         self._max_idle = 0
         self._alarm.cancel()
-        for connection in list(self.idle):
-            connection.close()
+        self._close_idle()
 
     def abort(self) -> None:
         """Cut what is left, at the end of the process."""
@@ -191,8 +190,7 @@ class Pool:
 
     def retire(self) -> None:
         """Close idle connections and take no busy one back: they carry an identity that has been replaced."""
-        for connection in list(self.idle):
-            connection.close()
+        self._close_idle()
         for connection in self.busy:
             connection.born_at = -NEVER
 
@@ -231,10 +229,15 @@ class Pool:
 
     def _retire_idle(self) -> None:
         limit = self._now() - self._idle_timeout_s
-        for connection in [old for old in self.idle if old.idle_since <= limit]:
-            connection.close()
+        idle = self.idle
+        while idle and idle[0].idle_since <= limit:
+            idle.pop(0).close()
         if self.idle:
             self._alarm.set(self.idle[0].idle_since + self._idle_timeout_s)
+
+    def _close_idle(self) -> None:
+        while self.idle:  # taken out first: closing may take its time
+            self.idle.pop().close()
 
     def _crashed(self, error: BaseException) -> None:
         self._environment.events.callback_crashed(error)

@@ -15,3 +15,5 @@ UNTIL_EOF: Final = 3  # responses only: the body ends with the connection
 TUNNEL: Final = 4  # after 101, and after 2xx to CONNECT: no longer HTTP
 
 NAMES: Final = ("no_body", "length", "chunked", "until_eof", "tunnel")
+
+BODILESS: Final = frozenset({204, 304})

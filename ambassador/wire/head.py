@@ -67,6 +67,7 @@ _status_line = re.compile(
     rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t \x21-\x7e\x80-\xff]*))?"
 ).fullmatch
 
+_END: Final = 4  # the CRLFCRLF, which counts as part of the head
 _role: Final = attrgetter("role")
 _MAX_SHAPES: Final = 1024
 _MAX_KEPT_SHAPE: Final = 32
@@ -137,7 +138,7 @@ def head_too_large(buffer: bytes | bytearray, begin: int, limits: HeadLimits) ->
 
 
 def _beyond_limits(block: bytes, lines: list[bytes], limits: HeadLimits) -> HeadError:
-    if len(block) > limits.max_head:
+    if len(block) + _END > limits.max_head:
         return head_too_large(block, 0, limits)
     return HeadError(431, "too_many_fields", "The head has too many fields.")
 
@@ -223,7 +224,7 @@ def parse_request_head(
     Source: RFC 9112 §2-§6, §9.3.
     """
     lines = block.split(b"\r\n")
-    if len(lines) - 1 > limits.max_fields or len(block) > limits.max_head:
+    if len(lines) - 1 > limits.max_fields or len(block) + _END > limits.max_head:
         raise _beyond_limits(block, lines, limits)
     target_authority: bytes | None = None
     scheme, version = b"http", 11
@@ -318,7 +319,7 @@ def parse_response_head(
     Source: RFC 9112 §4-§6, §9.3.
     """
     lines = block.split(b"\r\n")
-    if len(lines) - 1 > limits.max_fields or len(block) > limits.max_head:
+    if len(lines) - 1 > limits.max_fields or len(block) + _END > limits.max_head:
         raise _beyond_limits(block, lines, limits)
     status, reason, version = status_of[lines[0]]
     del lines[0]

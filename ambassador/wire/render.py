@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Final
 
 from ambassador.core.model import RequestHead, ResponseHead
-from ambassador.wire.framing import CHUNKED, LENGTH, NO_BODY
+from ambassador.wire.framing import BODILESS, CHUNKED, LENGTH, NO_BODY, TUNNEL, UNTIL_EOF
 
 #: What `connection=` may be: nothing, or one of these lines.
 PERSIST: Final = b""
@@ -20,6 +20,8 @@ CLOSE: Final = b"Connection: close\r\n"
 KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"
 
 _line: Final = attrgetter("line")
+_SWITCHING: Final = 101
+_SUCCESS: Final = range(200, 300)
 _CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
 # RFC 9110 §8.6: methods whose content is expected say so when it is empty; others stay silent.
 _SAYS_EMPTY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
@@ -75,3 +77,26 @@ def render_response_head(
         # RFC 9110 §7.8, §15.5.22: these two MUST name the protocols; elsewhere Upgrade is upstream's own offer.
         tail += b"Connection: upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
     return b"\r\n".join([_STATUS[status] + head.reason, *map(_line, head.fields), tail + b"\r\n"])
+
+
+def response_framing(
+    status: int, content_length: int | None, *, is_head: bool, is_connect: bool, knows_chunked: bool
+) -> int:
+    """Give the framing of a response that we write, by its request and by what the peer understands.
+
+    Source: RFC 9112 §6.1, §6.3.
+    """
+    if status == _SWITCHING or (is_connect and status in _SUCCESS):
+        return TUNNEL
+    if is_head or status in BODILESS:
+        return NO_BODY
+    if content_length is not None:
+        return LENGTH
+    return CHUNKED if knows_chunked else UNTIL_EOF
+
+
+def connection_line(framing: int, *, keep_alive: bool) -> bytes:
+    """Give the line that says what becomes of the connection; said always where it may differ from the version's."""
+    if framing == TUNNEL:
+        return PERSIST
+    return KEEP_ALIVE if keep_alive else CLOSE

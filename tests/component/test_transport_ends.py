@@ -109,6 +109,39 @@ def test_a_half_close_waits_until_the_peer_can_be_told() -> None:
     asyncio.run(half_closed_after_all())
 
 
+async def half_closed_then_closed() -> None:
+    ends = Ends()
+    ends.transport.write(b"last words")
+    ends.transport.shutdown_write()
+    ends.transport.close()
+
+    last = await ends.read_to_end()
+
+    assert last.endswith(b"last words" + CLOSE_NOTIFY)
+    assert ends.receiver.ended == [None]
+
+
+def test_a_close_behind_a_half_close_tells_the_peer_once() -> None:
+    """What was asked for is not what was sent."""
+    asyncio.run(half_closed_then_closed())
+
+
+async def not_resumed() -> None:
+    ends = Ends()
+    ends.transport.write(b"last words")
+    ends.transport.close()
+    ends.transport.resume_reading()
+
+    assert not ends.transport.reading
+    assert not ends.transport.is_quiet()
+    await ends.read_to_end()
+
+
+def test_a_closing_transport_reads_no_more() -> None:
+    """RFC 9112 §9.6: what comes after our last answer is not processed."""
+    asyncio.run(not_resumed())
+
+
 async def not_kept() -> None:
     ends = Ends()
     ends.transport.close()

@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 __all__ = ["inbound", "outbound", "side"]
 
 #: `body_min_rate` is measured over 20 s, which no key makes shorter.
-SHORT = {"ambassador.http.http1.server:RATE_WINDOW_S": 0.4}
+SHORT = {"ambassador.http.http1.body_rate:RATE_WINDOW_S": 0.4}
 SETTINGS = {
     "head_timeout": "400ms",
     "idle_timeout": "400ms",
@@ -85,7 +85,7 @@ PLACES = {
         b"1",
         "body_too_slow",
     ),
-    "chunk size": (CHUNKED + b"0", b"0", "body_too_slow"),
+    "chunk size": (CHUNKED + b"0" * 13, b"0", "body_too_slow"),
     "chunk extension": (CHUNKED + b"1;", b"x", "body_too_slow"),
     "chunks": (CHUNKED, b"1\r\nx\r\n", "body_too_slow"),
     "trailers": (CHUNKED + b"0\r\nX: ", b"1", "body_too_slow"),

@@ -209,15 +209,34 @@ def test_plain_http_gets_a_short_text(sidecar: Ambassador, app_: App, sent: byte
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\x00" * 64, b"\x80\x2e\x01\x03\x01", b"\x15\x03\x01\x00\x02\x02\x28"]
+    "sent",
+    [
+        b"\x00" * 64,
+        b"\xff" * 64,
+        b"\x80\x2e\x01\x03\x01",
+        b"\x17\x03\x03\x00\x02\x02\x28",
+        b"\x16\x04\x01\x00\x05\x01\x00\x00\x01\x03",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n",
+        b"\r\n\r\n\x00\r\nQUIT\n",
+        b"\r\n\r\n",
+        b"get / HTTP/1.1\r\n\r\n",
+    ],
 )
-def test_garbage_gets_an_alert_or_the_end(sidecar: Ambassador, sent: bytes) -> None:
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_is_neither_tls_nor_http_gets_an_alert(
+    sidecar: Ambassador, sent: bytes, ends: bool
+) -> None:
+    """RFC 8446 §5, §6.2: unexpected_message for a record that is none, protocol_version for one of no version."""
+    before = _refused(sidecar, "not_tls")
     with connect(sidecar.inbound) as connection:
         connection.send(sent)
-        connection.half_close()
+        if ends:
+            connection.half_close()
         answer = connection.read_to_end()
 
-    assert answer == b"" or answer[0] == 0x15  # RFC 8446 §5.1: an alert record
+    assert answer in {b"\x15\x03\x03\x00\x02\x02\x0a", b"\x15\x03\x03\x00\x02\x02\x46"}
+    eventually(lambda: _refused(sidecar, "not_tls") == before + 1, "one not_tls")
 
 
 def test_a_broken_client_hello_gets_an_alert(sidecar: Ambassador) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.support.certificates import Authority, client_context
 from tests.support.invariants import assert_idle
 from tests.support.peers import App, PeerConnection, TlsSocket, connect, exchange, request, send_raw
+from tests.support.ports import reserve_port
 from tests.support.process import Ambassador, Pod, running_ambassador
 from tests.support.waiting import eventually
 
@@ -267,3 +268,42 @@ def _some(sidecar: Ambassador, context: object, nobody: object, rounds: int) -> 
         with contextlib.suppress(OSError), connect(sidecar.inbound) as garbage:
             garbage.send(b"\x16\x03\x01\x02\x00\x01" + bytes(40))
         connect(sidecar.admin).close()
+
+
+def test_one_source_at_two_listeners_does_not_keep_out_another(
+    authority: Authority, app: App, tmp_path: Path
+) -> None:
+    """Threat D3: the share of a source is one of the whole process."""
+    shop, web = Pod("shop", authority, tmp_path), Pod("web", authority, tmp_path)
+    config = shop.config(
+        inbound=[
+            {**shop.inbound(app.port, [web]), "name": "first", "handshake_timeout": "20s"},
+            {
+                **shop.inbound(app.port, [web]),
+                "listen": f"127.0.0.1:{reserve_port()}",
+                "name": "second",
+                "handshake_timeout": "20s",
+            },
+        ],
+        limits={"handshakes": 8},
+    )
+    context = client_context(authority, web.identity)
+    with running_ambassador(config, tmp_path) as sidecar:
+        silent = []
+        for name in ("first", "second"):
+            for _ in range(10):
+                silent += [
+                    socket.create_connection(
+                        sidecar.listener("inbound", name), source_address=("127.0.0.3", 0)
+                    )
+                ]
+        sock = socket.create_connection(
+            sidecar.listener("inbound", "second"), source_address=("127.0.0.2", 0)
+        )
+        with PeerConnection(sock, TlsSocket(sock, context)) as good:
+            good.send(GOOD)
+            assert good.read_message().startswith(b"HTTP/1.1 200 ")
+
+        for each in silent:
+            each.close()
+        assert_idle(sidecar)

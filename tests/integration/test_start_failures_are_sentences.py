@@ -137,23 +137,27 @@ def test_an_access_log_that_cannot_be_written_is_said(app: App, tmp_path: Path) 
 
     code, output = _refused(config, tmp_path)
 
-    assert code == 1
+    assert code == 3
     assert f"{tmp_path}/no/log" in output
     assert "access_log" in output
 
 
+@pytest.mark.parametrize("command", ["run", "validate"])
 @pytest.mark.parametrize("name", ["AMBASSADOR_LOG_LEVEL", "AMBASSADOR_LOOP"])
-def test_a_variable_with_a_wrong_value_is_said(app: App, tmp_path: Path, name: str) -> None:
+def test_a_variable_with_a_wrong_value_is_said(
+    app: App, tmp_path: Path, name: str, command: str
+) -> None:
+    """config.md §4: `validate` tells every error for which `run` would end with 3."""
     (tmp_path / "a.yaml").write_text(
         f"version: 1\noutbound: {{listen: '127.0.0.1:{reserve_port()}'}}\n"
         f"services: {{app: {{endpoints: ['127.0.0.1:{app.port}'], plaintext: loopback}}}}\n"
     )
 
-    code, output = run_command("run", "-c", "a.yaml", cwd=tmp_path, environment={name: "loud"})
+    code, output = run_command(command, "-c", "a.yaml", cwd=tmp_path, environment={name: "loud"})
 
     assert code == 3
-    assert name in output
-    assert "loud" in output
+    assert f"{name}: expected one of " in output
+    assert 'got "loud"\n1 error\n' in output
     assert "Traceback" not in output
 
 

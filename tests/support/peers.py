@@ -7,6 +7,7 @@ same peers serve tests with and without a loop. Every blocking call gives up aft
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -227,6 +228,19 @@ class PeerConnection:
         while (line := self.read_until(b"\r\n")) != b"\r\n":
             parts.append(line)
         return b"".join([*parts, line])
+
+
+def is_truncated(client: PeerConnection) -> bool:
+    """Read on; say whether the end is in the middle: no close_notify, a reset, or an unfinished framing."""
+    try:
+        client.read_to_end()
+    except ConnectionError:
+        return True
+    head, _, body = bytes(client.received).partition(b"\r\n\r\n")
+    if b"Transfer-Encoding: chunked" in head:
+        return not body.endswith(b"0\r\n\r\n")
+    length = re.search(rb"Content-Length: (\d+)", head)
+    return length is not None and len(body) < int(length[1])
 
 
 def connect(

@@ -23,6 +23,8 @@ class RecordingStream:
     function` runs the function once during that call, as a connection does whose write fails at once.
     """
 
+    shows_heads = True
+
     def __init__(self) -> None:
         self.calls: list[Entry] = []
         self.full = self.has_spoken = False
@@ -63,6 +65,9 @@ class RecordingStream:
 
     def resume_body(self) -> None:
         self._note("resume_body")
+
+    def take_back(self) -> bool:
+        return False
 
     def reset(self) -> None:
         self._note("reset")

@@ -218,9 +218,11 @@ class ClientConnection(Http1Connection):
     def transport_closed(self, error: BaseException | None) -> None:
         failure = self._end_error(error)
         self._phase = CLOSED
-        self._pool.connection_closed(self)
-        self._fail(failure)
         self._cork.clear()
+        try:
+            self._pool.connection_closed(self)
+        finally:
+            self._fail(failure)
 
     def _fail(self, error: ExchangeError) -> None:
         events, self._events = self._events, None
@@ -357,11 +359,11 @@ class ClientConnection(Http1Connection):
         self._events = None
         if self._phase != DONE:
             return
-        if self._request_done and self._keep_alive:
+        if self._request_done and self._keep_alive and not self._transport.stalled:
             self._phase = IDLE
             self._pool.connection_free(self)
         elif self._framing_in != TUNNEL:
-            # Also an upload that is not finished: its rest will not be sent (early response).
+            # Also an upload that is not finished, or not taken: its rest will not be sent (early response).
             self._give_up()
 
 

@@ -23,11 +23,6 @@ LINGER_BYTES: Final = 64 * 1024
 AGED_IDLE_S: Final = 1.0
 #: Pipelined bytes that are kept while an answer is on its way; above it reading stops.
 PIPELINE_BYTES: Final = 64 * 1024
-#: Window over which the minimum rate of a request body is measured.
-RATE_WINDOW_S: Final = 20.0
-BODILESS: Final = frozenset({204, 304})
-SWITCHING: Final = 101
-SUCCESS: Final = range(200, 300)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,20 +14,14 @@ Theory
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from ambassador.core.errors import (
-    DownstreamClosed,
-    DownstreamProtocolError,
-    DownstreamTimeout,
-    ExchangeError,
-)
+from ambassador.core.errors import DownstreamClosed, DownstreamProtocolError, DownstreamTimeout
 from ambassador.core.model import Field, ResponseHead
+from ambassador.http.http1.body_rate import BodyRate
 from ambassador.http.http1.connection import Http1Connection
 from ambassador.http.http1.limits import (
     AGED_IDLE_S,
-    BODILESS,
     BODY,
     CLOSED,
     CR,
@@ -38,40 +32,32 @@ from ambassador.http.http1.limits import (
     LINGER_BYTES,
     LINGER_S,
     PIPELINE_BYTES,
-    RATE_WINDOW_S,
-    SUCCESS,
-    SWITCHING,
     WAIT,
     ServerLimits,
 )
+from ambassador.http.write_watch import WriteWatch
 from ambassador.net.alarm import NEVER, Alarm
 from ambassador.wire.field import HeadError, LineCache
-from ambassador.wire.framing import CHUNKED, LENGTH, NO_BODY, TUNNEL, UNTIL_EOF
+from ambassador.wire.framing import BODILESS, CHUNKED, LENGTH, NO_BODY, TUNNEL, UNTIL_EOF
 from ambassador.wire.head import find_head_end, head_too_large, parse_request_head, skip_empty_lines
-from ambassador.wire.render import CLOSE, KEEP_ALIVE, PERSIST, render_response_head
+from ambassador.wire.render import PERSIST, connection_line, render_response_head, response_framing
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ambassador.http.stream import RequestEvents
+    from ambassador.core.errors import ExchangeError
+    from ambassador.http.stream import Owner, RequestEvents
     from ambassador.net.transport import Transport
-
-
-class Owner(Protocol):
-    """Who made the connection: makes its exchanges and hears of its end."""
-
-    def new_exchange(self, stream: ServerConnection) -> RequestEvents: ...
-
-    def connection_closed(self, connection: ServerConnection) -> None: ...
 
 
 class ServerConnection(Http1Connection):
     """One downstream connection; it is also the stream of its running exchange."""
 
+    shows_heads = True
     __slots__ = (
-        "_age_at", "_alarm", "_awaits_continue", "_draining", "_eof", "_events", "_exchange_at", "_is_connect",
-        "_is_head", "_keep_alive", "_lingered", "_lingers", "_owner", "_phase", "_phase_at", "_responded",
-        "_server_limits", "_version", "_window_bytes", "_write_at", "_write_mark", "is_tls",
+        "_age_at", "_alarm", "_awaits_continue", "_corked_head", "_draining", "_eof", "_events", "_exchange_at",
+        "_is_connect", "_is_head", "_keep_alive", "_lingered", "_lingers", "_owner", "_phase", "_phase_at", "_rate",
+        "_responded", "_server_limits", "_version", "_write_watch", "is_tls",
     )  # fmt: skip
 
     def __init__(
@@ -97,9 +83,10 @@ class ServerConnection(Http1Connection):
         self._lingered = 0
         self._lingers = False  # what we end, the peer may still be sending to
         self._awaits_continue = False
-        self._window_bytes = 0
-        self._write_mark = 0
-        self._exchange_at = self._write_at = NEVER
+        self._rate: BodyRate | None = None  # of the first body that takes more than one read
+        self._corked_head = b""
+        self._write_watch: WriteWatch | None = None
+        self._exchange_at = NEVER
         now = loop.time()
         self._age_at = NEVER if limits.max_age_s is None else now + limits.max_age_s
         self._phase_at = min(now + limits.idle_timeout_s, self._age_at)
@@ -114,21 +101,23 @@ class ServerConnection(Http1Connection):
         self._alarm.set(self._phase_at)
         self._transport.start(self)
 
-    @property
-    def is_idle(self) -> bool:
-        return self._phase <= HEAD
-
     def drain(self) -> None:
         """Close now when idle, else after the running exchange, which then says `Connection: close`."""
         self._draining = True
         self._keep_alive = False
         # A request that has arrived unread is still answered; it would be lost in a reset else (RFC 9112 §9.3.1).
         # The look at a TLS socket may begin an exchange, hence the second look at the phase.
-        if self._phase == IDLE and not self._buffer and self._transport.is_quiet() and self.is_idle:
+        if (
+            self._phase == IDLE
+            and not self._buffer
+            and self._transport.is_quiet()
+            and self._phase <= HEAD
+        ):
             self._transport.close()
 
     def abort(self) -> None:
-        """Cut at once; a running exchange hears that downstream has gone."""
+        """Cut at once, when the drain is forced."""
+        self._leave(DownstreamClosed("drain_forced"))
         self._transport.abort()
 
     # ---- from the transport --------------------------------------------------------------------------------
@@ -143,7 +132,8 @@ class ServerConnection(Http1Connection):
                 self._buffer += data
                 self._search_head()
         elif phase == BODY:
-            self._window_bytes += len(data)
+            if self._rate is not None:
+                self._rate.bytes += len(data)
             self._read_body(data)
         elif phase in {HEAD, WAIT}:
             self._keep_bytes(data)
@@ -162,9 +152,7 @@ class ServerConnection(Http1Connection):
             if self._framing_in != TUNNEL:
                 self._depart(DownstreamClosed("request_truncated"))
             elif self._buffer:
-                self._eof = (
-                    True  # `_feed_tunnel` comes first, with the bytes that stood behind the head
-                )
+                self._eof = True  # `_feed_tunnel` comes first, with what stood behind the head
             else:
                 self._tunnel_half_closed()
         elif phase == WAIT:
@@ -183,12 +171,13 @@ class ServerConnection(Http1Connection):
     def transport_closed(self, error: BaseException | None) -> None:
         self._phase = CLOSED
         self._alarm.cancel()
+        if self._write_watch is not None:
+            self._write_watch.cancel()
+        if self._rate is not None:
+            self._rate.stop()
         self._cork.clear()
-        events, self._events = self._events, None
-        if events is not None:
-            events.stream_reset(
-                DownstreamClosed("downstream_reset" if error is not None else "downstream_closed")
-            )
+        detail = "downstream_reset" if error is not None else "downstream_closed"
+        self._leave(DownstreamClosed(detail))
         self._owner.connection_closed(self)
 
     # ---- reading a request ---------------------------------------------------------------------------------
@@ -226,6 +215,8 @@ class ServerConnection(Http1Connection):
             self._begin(block, rest)
         elif len(buffer) > self._limits.max_head:
             self._refuse_head(head_too_large(buffer, begin, self._limits))
+        elif begin == len(buffer) and self._phase == IDLE:
+            buffer.clear()  # empty lines alone are the begin of nothing
         else:
             self._scan = max(0, len(buffer) - 3)
             self._transport.greedy = True
@@ -235,8 +226,6 @@ class ServerConnection(Http1Connection):
 
     def _begin(self, block: bytes, rest: bytes) -> None:
         try:
-            if len(block) > self._limits.max_head:
-                raise head_too_large(block, 0, self._limits)
             head, framing, keep_alive = parse_request_head(block, self._cache, self._limits)
         except HeadError as error:
             self._refuse_head(error)
@@ -251,6 +240,7 @@ class ServerConnection(Http1Connection):
             # What follows the head is the tunnel's, and waits for our 2xx (RFC 9110 §9.3.6, G2).
             self._phase = WAIT
             self._keep_alive = False
+            self._lingers = True  # it may be speaking already
             if rest:
                 self._buffer += rest
             exchange.head_received(head, False)
@@ -265,11 +255,13 @@ class ServerConnection(Http1Connection):
         self._transport.greedy = True
         self._awaits_continue = head.expect_continue
         self._expect_body(framing, head.content_length)
-        self._watch_rate()
         exchange.head_received(head, False)
         if rest and self._phase == BODY:
-            self._window_bytes += len(rest)
             self._read_body(rest)
+        if (
+            self._phase == BODY and self._framing_in == framing
+        ):  # else it is whole, or a tunnel has begun
+            self._watch_rate(len(rest))
 
     def _body_received(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
         if self._events is not None:
@@ -288,15 +280,15 @@ class ServerConnection(Http1Connection):
 
     def _message_ended(self, rest: bytes) -> None:
         self._phase = WAIT
-        self._phase_at = NEVER
+        if self._rate is not None:
+            self._rate.stop()
         if rest:
             self._buffer += rest
 
     def _body_malformed(self, error: HeadError) -> None:
         self._keep_alive = False
-        self._phase = (
-            LINGER  # nothing that follows is understood; `linger` begins with the end of the answer
-        )
+        # Nothing that follows is understood; the lingering begins with the end of the answer.
+        self._phase = LINGER
         if self._events is not None:
             refusal = DownstreamProtocolError(error.detail, error.message, status=error.status)
             self._events.head_refused(refusal)
@@ -325,7 +317,12 @@ class ServerConnection(Http1Connection):
 
     def write_head(self, head: ResponseHead, extra: bytes, end: bool) -> None:  # noqa: FBT001
         """Cork the head with the framing that this peer understands; goes out at once when there is no body."""
-        framing = self._response_framing(head, end)
+        if end and not self._is_head and head.status not in BODILESS:
+            head.content_length = 0
+        framing = response_framing(
+            head.status, head.content_length,
+            is_head=self._is_head, is_connect=self._is_connect, knows_chunked=self._version == HTTP_1_1,
+        )  # fmt: skip
         if framing == TUNNEL:
             self._open_tunnel()
         elif framing == UNTIL_EOF or self._phase == BODY:
@@ -334,10 +331,11 @@ class ServerConnection(Http1Connection):
             self._lingers = True
         self._framing_out = framing
         usual = self._keep_alive and self._version == HTTP_1_1
-        connection = PERSIST if usual else self._connection_line(framing)
-        self._cork.append(
-            render_response_head(head, framing=framing, extra=extra, connection=connection)
+        connection = PERSIST if usual else connection_line(framing, keep_alive=self._keep_alive)
+        self._corked_head = render_response_head(
+            head, framing=framing, extra=extra, connection=connection
         )
+        self._cork.append(self._corked_head)
         if end:
             self.flush()
             self._written()
@@ -349,7 +347,7 @@ class ServerConnection(Http1Connection):
             self.write_body(body, True)
             return
         usual = self._keep_alive and self._version == HTTP_1_1
-        connection = PERSIST if usual else self._connection_line(LENGTH)
+        connection = PERSIST if usual else connection_line(LENGTH, keep_alive=self._keep_alive)
         self._framing_out = LENGTH
         transport = self._transport
         transport.write(
@@ -359,27 +357,23 @@ class ServerConnection(Http1Connection):
             self._stalled()
         self._written()
 
-    def _connection_line(self, framing: int) -> bytes:
-        if framing == TUNNEL:
-            return PERSIST
-        return KEEP_ALIVE if self._keep_alive else CLOSE
-
-    def _response_framing(self, head: ResponseHead, end: bool) -> int:  # noqa: FBT001
-        status = head.status
-        if status == SWITCHING or (self._is_connect and status in SUCCESS):
-            return TUNNEL
-        if self._is_head or status in BODILESS:
-            return NO_BODY
-        if end:
-            head.content_length = 0
-        if head.content_length is not None:
-            return LENGTH
-        return CHUNKED if self._version == HTTP_1_1 else UNTIL_EOF  # RFC 9112 §6.1, §6.3
+    def take_back(self) -> bool:
+        """Take back a response of which nothing has left yet, if that is so."""
+        cork = self._cork
+        if not cork or cork[0] is not self._corked_head or self._framing_out == TUNNEL:
+            return False
+        cork.clear()
+        return True
 
     def reset(self) -> None:
-        """Cut without ending the framing, so that truncation is seen."""
+        """End in the middle, so that truncation is seen; responses before it arrive whole (RFC 9112 §9.6)."""
         self._events = None
-        self._transport.abort()
+        if self._framing_out in {LENGTH, CHUNKED}:
+            self.flush()
+            self._transport.truncates = True
+            self._linger()
+        else:  # the end of the connection would be that of the message
+            self._transport.abort()
 
     def close_after_response(self) -> None:
         """Nothing more after this exchange, of which the peer does not know yet."""
@@ -387,9 +381,14 @@ class ServerConnection(Http1Connection):
         self._lingers = True
 
     def pause_body(self) -> None:
-        """Read no more for now; a window in which we did not read says nothing about the peer's rate."""
-        self._window_bytes = sys.maxsize
+        if self._rate is not None:
+            self._rate.pause()
         self._transport.pause_reading()
+
+    def resume_body(self) -> None:
+        if self._rate is not None:
+            self._rate.resume()
+        self._transport.resume_reading()
 
     def set_deadline(self, at: float) -> None:
         """Ask for `deadline_passed` of the running exchange."""
@@ -398,21 +397,30 @@ class ServerConnection(Http1Connection):
             self._alarm.set(at)
 
     def _stalled(self) -> None:
-        if self._write_at == NEVER:
-            self._watch_writing()
+        if self._write_watch is None:
+            self._write_watch = WriteWatch(
+                self._loop,
+                self._transport,
+                self._server_limits.write_timeout_s,
+                self._write_timed_out,
+            )
+        self._write_watch.begin()
 
     def _written(self) -> None:
         """The response is out: next request, or the end of the connection."""
         self._responded = True
         if self._framing_out == TUNNEL:
-            self._end_tunnel_side()
+            if self._eof and self._phase == WAIT:  # WAIT: the exchange has been told of it
+                self._close_tunnel()
             return
         self._events = None
         self._exchange_at = NEVER
         if self._phase == WAIT and self._keep_alive:
             self._await_next()
-        elif self._phase == WAIT and not self._draining and not self._buffer and not self._lingers:
-            # The peer asked for the end, so nothing of it is on its way that a reset could hit.
+        elif self._phase == WAIT and not (
+            self._draining or self._buffer or self._lingers or self._transport.stalled
+        ):
+            # The peer asked for the end and has its answer, so nothing is on its way that a reset could hit.
             self._transport.close()
         else:
             self._linger()
@@ -427,8 +435,8 @@ class ServerConnection(Http1Connection):
         self._phase = IDLE
         now = self._loop.time()
         self._phase_at = min(now + self._server_limits.idle_timeout_s, self._age_at)
-        if self._age_at <= now:
-            # Too old: the next response says so; a request that is on its way already is still answered.
+        if self._draining or self._age_at <= now:
+            # The next response says so; a request that is on its way already is still answered.
             self._draining = True
             self._phase_at = now + AGED_IDLE_S
         if self._phase_at < self._alarm.at:
@@ -487,7 +495,7 @@ class ServerConnection(Http1Connection):
         self._phase = BODY
         self._phase_at = NEVER
         self._framing_in = TUNNEL
-        if self._buffer:
+        if self._buffer or self._eof:
             self._loop.call_soon(self._feed_tunnel)
         self._transport.resume_reading()
 
@@ -512,10 +520,6 @@ class ServerConnection(Http1Connection):
         if self._responded and self._phase != CLOSED:
             self._close_tunnel()
 
-    def _end_tunnel_side(self) -> None:
-        if self._eof:
-            self._close_tunnel()
-
     def _close_tunnel(self) -> None:
         self._events = None
         self._transport.close()
@@ -524,10 +528,13 @@ class ServerConnection(Http1Connection):
 
     def _depart(self, error: ExchangeError) -> None:
         """The peer has gone in the middle of an exchange: nobody to answer."""
+        self._leave(error)
+        self._transport.close()
+
+    def _leave(self, error: ExchangeError) -> None:
         events, self._events = self._events, None
         if events is not None:
             events.stream_reset(error)
-        self._transport.close()
 
     # ---- deadlines -----------------------------------------------------------------------------------------
 
@@ -536,21 +543,19 @@ class ServerConnection(Http1Connection):
         if self._phase_at < self._alarm.at:
             self._alarm.set(self._phase_at)
 
-    def _watch_rate(self) -> None:
-        if self._server_limits.body_min_rate is not None:
-            self._window_bytes = 0
-            self._set_phase_deadline(RATE_WINDOW_S)
-
-    def _watch_writing(self) -> None:
-        self._write_mark = self._transport.progress
-        self._write_at = self._loop.time() + self._server_limits.write_timeout_s
-        if self._write_at < self._alarm.at:
-            self._alarm.set(self._write_at)
+    def _watch_rate(self, received: int) -> None:
+        rate = self._server_limits.body_min_rate
+        if rate is None:
+            return
+        if self._rate is None:
+            self._rate = BodyRate(self._loop, self._transport, rate, self._body_too_slow)
+        self._rate.begin()
+        self._rate.bytes = received
+        if not self._transport.reading:
+            self._rate.pause()
 
     def _alarm_fired(self) -> None:
         now = self._loop.time() + 0.001
-        if self._write_at <= now:
-            self._check_writing()
         if self._exchange_at <= now:
             self._exchange_at = NEVER
             if self._events is not None:
@@ -559,42 +564,34 @@ class ServerConnection(Http1Connection):
             self._phase_at = NEVER
             self._phase_expired()
         if self._phase != CLOSED:
-            soonest = min(self._write_at, self._exchange_at, self._phase_at)
+            soonest = min(self._exchange_at, self._phase_at)
             if soonest < self._alarm.at:
                 self._alarm.set(soonest)
 
     def _phase_expired(self) -> None:
-        if self._phase == HEAD:
+        if self._phase == LINGER and self._transport.waiting:
+            self._set_phase_deadline(
+                LINGER_S
+            )  # `write_timeout` looks after a peer that takes nothing
+        elif self._phase == HEAD and not self._buffer.strip(b"\r\n"):
+            self._transport.close()
+        elif self._phase == HEAD:
             sentence = "The request's head was not complete in time."
             self._refuse(DownstreamTimeout("head_timeout", sentence))
-        elif self._phase == BODY:
-            self._check_rate()
         elif self._phase in {IDLE, LINGER}:
             self._transport.close()
 
-    def _check_rate(self) -> None:
-        """A body must come at a minimum rate (E1), unless it is us who do not read."""
-        rate = self._server_limits.body_min_rate
-        if rate is None or self._framing_in == TUNNEL:
+    def _body_too_slow(self) -> None:
+        """A body must come at a minimum rate (E1)."""
+        if self._phase != BODY or self._events is None or self._rate is None:
             return
-        # RFC 9110 §10.1.1: who waits for 100 is not slow.
-        waits = self._awaits_continue and not self._window_bytes
-        too_slow = self._window_bytes < rate * RATE_WINDOW_S and self._transport.reading
-        if too_slow and not waits and self._events is not None:
-            self._phase = LINGER
-            sentence = "The request's body came too slowly."
-            self._events.head_refused(DownstreamTimeout("body_too_slow", sentence))
-        else:
-            self._watch_rate()
+        if self._awaits_continue and not self._rate.bytes:
+            self._rate.begin()  # RFC 9110 §10.1.1: who waits for 100 is not slow
+            return
+        self._phase = LINGER
+        sentence = "The request's body came too slowly."
+        self._events.head_refused(DownstreamTimeout("body_too_slow", sentence))
 
-    def _check_writing(self) -> None:
-        self._write_at = NEVER
-        if not self._transport.waiting:
-            return
-        if self._transport.progress != self._write_mark:
-            self._watch_writing()
-            return
-        events, self._events = self._events, None
-        if events is not None:
-            events.stream_reset(DownstreamTimeout("write_timeout"))
+    def _write_timed_out(self) -> None:
+        self._leave(DownstreamTimeout("write_timeout"))
         self._transport.abort()

@@ -13,6 +13,7 @@ from ambassador import __version__
 from ambassador.cli import main
 from ambassador.core.errors import ConfigError, ConfigErrors, CredentialError
 from tests.unit.cli.run import run
+from tests.unit.config.make import BASES
 
 FOLDER = Path(main.__file__).parent
 BUILT = [name for name in main.COMMANDS if (FOLDER / f"{name}.py").exists()]
@@ -139,6 +140,54 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     ended = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False)
 
     assert (ended.stdout, ended.stderr) == (b"{", b"")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["schema", "version", "--help", "certs --help", "validate --no-files", "demo"]
+)
+def test_output_that_cannot_be_written_is_one_sentence(arguments: str, tmp_path: Path) -> None:
+    """ux.md §1: a full disk is exit 1 and no traceback, whatever the command."""
+    (tmp_path / "ambassador.yaml").write_text(BASES["top"], encoding="utf-8")
+    command = f"{sys.executable} -m ambassador {arguments} >/dev/full"
+
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "ambassador: cannot write the result to standard output: no space left on device\n"
+    )
+
+
+def test_an_error_of_something_else_is_not_said_of_the_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A command that does not say what failed has a bug, and its traceback is worth more than a wrong sentence."""
+    for raised in (ConnectionRefusedError(111, "refused"), FileNotFoundError(2, "no", "tls.crt")):
+
+        def fail(*_: object, error: OSError = raised, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(main.group, "main", fail)
+
+        with pytest.raises(type(raised)):
+            main.run([])
+
+
+def test_an_interrupted_command_ends_quietly_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """config.md §4; click makes an Abort of ^C."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise click.Abort from KeyboardInterrupt()
+
+    monkeypatch.setattr(main.group, "main", interrupt)
+
+    ran = run(capsys)
+
+    assert (ran.code, ran.out, ran.err) == (130, "", "")
 
 
 @pytest.mark.parametrize(

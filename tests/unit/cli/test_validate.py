@@ -179,3 +179,22 @@ def test_json_keeps_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
             "text": "ambassador.yaml:7:1 nam: unknown key; did you mean name?",
         }
     ]
+
+
+def test_a_wrong_variable_is_an_error_beside_those_of_the_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """config.md §1: all at once; `run` would end with 3."""
+    monkeypatch.setenv("AMBASSADOR_LOOP", "trio")
+    monkeypatch.setenv("AMBASSADOR_LOG_LEVEL", "loud")
+    _write(BASES["top"] + "nam: x\n")
+
+    ran = run(capsys, "validate", "--no-files")
+
+    assert ran.code == 3
+    assert ran.out.splitlines() == [
+        'AMBASSADOR_LOG_LEVEL: expected one of debug, info, warning, error, got "loud"',
+        'AMBASSADOR_LOOP: expected one of uvloop, asyncio, got "trio"',
+        "ambassador.yaml:7:1 nam: unknown key; did you mean name?",
+        "3 errors",
+    ]

@@ -21,9 +21,9 @@ from tests.unit.config.test_keys import GOOD
 EXAMPLES = sorted((Path(__file__).parents[3] / "config").rglob("*.yaml"))
 
 
-def _refusal(path: Path, **options: bool) -> str:
+def _refusal(path: Path, *, check_files: bool = False) -> str:
     with pytest.raises(ConfigErrors) as raised:
-        load(path, {}, **options)
+        load(path, {}, check_files=check_files)
     return str(raised.value)
 
 
@@ -68,7 +68,9 @@ def test_without_a_file_the_places_are_named(
 
 def test_an_absent_or_unreadable_file_is_one_sentence(tmp_path: Path) -> None:
     assert _refusal(tmp_path / "x").endswith("x: No such file or directory")
-    assert _refusal(tmp_path).startswith(f"cannot read {tmp_path}: Is a directory")
+    assert _refusal(tmp_path).endswith(
+        "expected a file, or a pipe that is written to, got a folder"
+    )
 
 
 def test_an_error_begins_with_the_file_as_it_was_given(
@@ -96,7 +98,7 @@ def test_every_setting_in_force_has_value_and_origin(tmp_path: Path) -> None:
     assert shown["outbound.timeout"] == ("15s", "default")
     assert shown["services.payments.timeout"] == ("3s", f"{path}:9")
     assert shown["services.payments.endpoints[0]"] == ("10.0.0.7:8443", f"{path}:7")
-    assert shown["services.payments.balance"] == ("round_robin", f"{path}:10")
+    assert shown["services.payments.balance.kind"] == ("round_robin", f"{path}:10")
     assert shown["services.payments.peer.spiffe"] == ("spiffe://example.org/payments", f"{path}:8")
     assert shown["services.payments.pool.idle_timeout"] == ("50s", "default")
     assert shown["admin.expose"] == ("false", "default")
@@ -123,6 +125,71 @@ def test_lists_and_mappings_have_their_own_lines(tmp_path: Path) -> None:
     assert shown["services.s.endpoints[0].weight"] == ("1", "default")
     assert shown["services.s.peer"] == ("any_verified", f"{path}:6")
     assert shown["identity.trust_bundle"] == ("{x.org: ***}", f"{path}:2 ${{P}}")
+
+
+def test_defaults_that_follow_from_other_settings_are_shown(tmp_path: Path) -> None:
+    """config.md §3: those of name, min_version, max_connections_per_peer, server_name, alpn, and beside a bare app."""
+    path = _file(
+        tmp_path,
+        BASES["version"]
+        + "identity: {directory: certs}\ntls: {profile: modern}\n"
+        + "inbound: {listen: 0.0.0.0:1, app: 8080, max_connections: 9, allow: [{dns: a}, {dns: b}]}\n"
+        + "outbound: [{name: q, listen: unix:/a, protocol: tcp, service: db}]\n"
+        + "services:\n"
+        + "  db: {endpoints: ['10.0.0.1:1'], peer: {spiffe: 'spiffe://a.b/c'}}\n"
+        + "  web: {endpoints: ['10.0.0.1:1'], peer: [{dns: a.b}], listen: 'localhost:2'}\n"
+        + "  plain: {endpoints: ['127.0.0.1:1'], plaintext: loopback, listen: 'localhost:3'}\n",
+    )
+
+    shown = {key: (value, origin) for key, value, origin in effective(path, {})}
+
+    derived = {
+        "name": os.uname().nodename,
+        "tls.min_version": "TLSv1.3",
+        "inbound.name": "inbound",
+        "inbound.max_connections_per_peer": "4",
+        "inbound.app.connect_timeout": "1s",
+        "inbound.app.pool.idle_timeout": "4s",
+        "inbound.allow[1].name": "allow-2",
+        "outbound[0].max_connections_per_peer": "512",
+        "services.db.server_name": "none",
+        "services.db.alpn": "none",
+        "services.web.server_name": "a.b",
+        "services.web.alpn": "[http/1.1]",
+        "services.web.protocol": "http",
+    }
+    assert {key: shown[key] for key in derived} == {
+        key: (value, "default") for key, value in derived.items()
+    }
+    assert shown["inbound.app.address"] == ("8080", f"{path}:4")
+    assert shown["outbound[0].name"] == ("q", f"{path}:5")
+    assert not {"services.plain.server_name", "services.plain.alpn"} & set(shown)
+
+
+def test_what_follows_from_a_replaced_value_is_masked_as_that_is(tmp_path: Path) -> None:
+    """Threats I3: half of a number is the number."""
+    path = _file(
+        tmp_path,
+        BASES["version"]
+        + "identity: {directory: certs}\ntls: {profile: '${P}'}\n"
+        + "inbound: {listen: 0.0.0.0:1, app: '${A}', max_connections: '${N}', allow: [{dns: a}]}\n"
+        + "services: {s: {endpoints: ['10.0.0.1:1'], peer: {dns: '${D}'}, listen: 'localhost:2'}}\n",
+    )
+
+    shown = effective(path, {"P": "modern", "A": "127.0.0.1:4711", "N": "8642", "D": "hunter2.org"})
+
+    text = str(shown)
+    masked = {key: origin for key, value, origin in shown if value == "***"}
+    assert not [one for one in ("TLSv1.3", "4711", "8642", "4321", "hunter2") if one in text]
+    assert masked == {
+        "tls.profile": f"{path}:3 ${{P}}",
+        "tls.min_version": "default",
+        "inbound.app.address": f"{path}:4 ${{A}}",
+        "inbound.max_connections": f"{path}:4 ${{N}}",
+        "inbound.max_connections_per_peer": "default",
+        "services.s.peer.dns": f"{path}:5 ${{D}}",
+        "services.s.server_name": "default",
+    }
 
 
 def test_a_wrong_file_has_no_effective_form(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ NAMES = [
     "forwarded_for",
     "request_id",
     "trace_id",
+    "instance",
 ]
 
 

@@ -68,7 +68,7 @@ class Transport:
         self.sent = b""
         self.ends: list[str] = []
         self.tls = object() if tls else None
-        self.closed = self.greedy = self.stalled = self.starved = False
+        self.closed = self.greedy = self.stalled = self.starved = self.truncates = False
         self.reading = False
         self.quiet = True
         self.waiting = self.progress = 0

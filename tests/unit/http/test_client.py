@@ -167,6 +167,19 @@ def test_an_early_response_ends_the_connection() -> None:
     assert client.transport.ends == ["close"]
 
 
+def test_a_request_that_upstream_has_not_taken_ends_the_connection() -> None:
+    """Its rest would stand in front of the next request."""
+    client = Client()
+    upload(client)
+    client.connection.write_body(b"rest", True)
+    client.receive(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
+    client.transport.stalled = True
+
+    client.connection.release()
+
+    assert client.transport.ends == ["abort"]
+
+
 def test_an_abandoned_exchange_ends_the_connection() -> None:
     """Threat G2."""
     taken, stalled = Client(), Client()

@@ -135,7 +135,7 @@ def test_the_end_of_the_process_cuts_it() -> None:
     down.end.abort()
 
     assert up.transport.ends == down.transport.ends == ["abort"]
-    assert down.receiver.error.detail == "downstream_closed"
+    assert down.receiver.error.detail == "drain_forced"
 
 
 # --- downstream
@@ -165,8 +165,9 @@ def test_a_refusal_is_the_end_of_the_connection_and_success_shows_by_bytes() -> 
     taken.end.close_after_response()
     taken.end.drain()
 
-    assert refused.transport.ends == ["abort"]
+    assert refused.transport.ends == ["close"]
     assert refused.receiver.events == []
+    assert not refused.end.take_back()
     assert (taken.transport.sent, taken.transport.ends) == (b"x", ["shutdown"])
 
 

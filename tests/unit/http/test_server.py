@@ -211,15 +211,56 @@ def test_lingering_ends_with_too_many_bytes() -> None:
     assert server.transport.ends == ["shutdown", "close"]
 
 
-def test_reset_cuts_without_an_end_and_the_exchange_hears_nothing() -> None:
+def test_reset_ends_in_the_middle_and_the_exchange_hears_nothing() -> None:
+    """RFC 9112 §9.6: what stands before it on the connection must arrive, so no RST where the framing shows the cut."""
     server = Server()
     server.receive(GET)
     server.connection.write_head(head(length=9), b"", False)
+    server.connection.write_body(b"abc", False)
+
+    server.connection.reset()
+
+    assert server.transport.sent.endswith(b"\r\n\r\nabc")
+    assert server.transport.ends == ["shutdown"]
+    assert server.transport.truncates
+    assert server.exchange.names == ["head_received"]
+
+
+def test_reset_cuts_where_the_end_would_be_that_of_the_message() -> None:
+    """RFC 9112 §8: a body that ends with the connection is whole when the connection ends in order."""
+    server = Server()
+    server.receive(b"GET / HTTP/1.0\r\n\r\n")
+    server.connection.write_head(ResponseHead(200, b"OK", [], None), b"", False)
 
     server.connection.reset()
 
     assert server.transport.ends == ["abort"]
-    assert server.exchange.names == ["head_received"]
+
+
+def test_a_response_of_which_nothing_has_left_can_be_taken_back() -> None:
+    """House §7: then a failure is still a local reply."""
+    server = Server()
+    server.receive(GET)
+    server.connection.write_head(head(length=9), b"", False)
+    server.connection.write_body(b"abc", False)
+
+    assert server.connection.take_back()
+
+    answer(server)
+    assert server.transport.sent.count(b"HTTP/1.1 ") == 1
+    assert b"abc" not in server.transport.sent
+
+
+def test_a_response_of_which_something_has_left_cannot_be_taken_back() -> None:
+    server = Server()
+    server.receive(GET)
+    server.connection.write_head(head(length=9), b"", False)
+    server.connection.flush()
+    server.connection.write_body(b"abc", False)
+
+    assert not server.connection.take_back()
+    server.connection.flush()
+    assert not server.connection.take_back()
 
 
 # --- pipelining
@@ -657,5 +698,5 @@ def test_abort_is_told_to_the_exchange() -> None:
 
     server.connection.abort()
 
-    assert server.exchange.error.detail == "downstream_closed"
+    assert server.exchange.error.detail == "drain_forced"
     assert repr(server.connection).startswith("ServerConnection(phase ")

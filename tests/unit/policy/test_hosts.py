@@ -96,7 +96,7 @@ def test_a_host_to_route_by_may_begin_with_a_wildcard(text: str) -> None:
         ("", "expected a host"),
         ("a b", "expected a host"),
         ("é", "expected a host"),
-        ("a:80", "no port"),
+        ("a:80", "without a port"),
         ("[0::1]", "shortest form"),
     ],
 )
@@ -125,3 +125,12 @@ def test_a_bad_host_to_route_by_is_explained(text: str, words: str) -> None:
 def test_a_name_that_a_stranger_may_control_can_be_rebound(host: bytes, expected: bool) -> None:  # noqa: FBT001
     """Threats H7: MCP SDK CVE-2025-66414."""
     assert can_be_rebound(host, {b"payments"}) is expected
+
+
+@pytest.mark.parametrize("text", ["a b", "", "-a", "[::1", "new.host:8", "[::1]:8", "a:b"])
+def test_what_is_wrong_with_a_host_to_route_by_never_asks_for_a_port(text: str) -> None:
+    """A port would be refused next."""
+    sentence = check_host_pattern(text) or ""
+
+    assert sentence.startswith("expected a host")
+    assert "host:port" not in sentence

@@ -65,6 +65,19 @@ def test_an_event_is_one_json_line_with_its_time_first() -> None:
     )
 
 
+def test_the_instance_is_in_every_event_those_of_libraries_too() -> None:
+    """config.md §3: `name` is "in logs"; an event's own `name` stays what it is about."""
+    stream = io.StringIO()
+    logging.configure("info", "json", stream=stream, instance="web\x1b")
+
+    log.info("proxy_ready", name="other")
+    stdlib_logging.getLogger("asyncio").warning("slow")
+
+    assert [event["instance"] for event in events(stream)] == ["web\\x1b"] * 2
+    assert events(stream)[0]["name"] == "other"
+    assert list(events(stream)[0])[:4] == ["time", "level", "event", "instance"]
+
+
 @pytest.mark.parametrize(
     ("level", "written"),
     [

@@ -20,7 +20,13 @@ class Scene:
         self.clock = FakeClock()
         self.events: list[tuple[str, str, int | None]] = []
         self.timers: list[tuple[float, Callable[[], None]]] = []
-        self.log = RefusalLog(self._emit, now=self.clock.monotonic, call_later=self._call_later)
+        self.log = RefusalLog(
+            self._emit,
+            event="handshake_refused",
+            sum_event="handshakes_refused",
+            now=self.clock.monotonic,
+            call_later=self._call_later,
+        )
 
     def _emit(self, event: str, *, reason: str, suppressed: int | None = None, **_: object) -> None:
         self.events.append((event, reason, suppressed))
@@ -53,6 +59,8 @@ def test_a_refusal_is_logged_with_its_fields() -> None:
     clock = FakeClock()
     log = RefusalLog(
         lambda event, **fields: events.append((event, fields)),
+        event="handshake_refused",
+        sum_event="handshakes_refused",
         now=clock.monotonic,
         call_later=lambda *_: None,
     )

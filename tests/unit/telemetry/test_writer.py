@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
+import stat
 import threading
 from pathlib import Path
 
 import pytest
 
-from ambassador.telemetry.writer import ThreadedWriter
+from ambassador.telemetry.writer import ThreadedWriter, unwritable_kind
 
 
 class Pipe:
@@ -194,3 +196,74 @@ def test_lines_that_never_got_a_thread_are_counted(
 
 def no_thread(_thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
+
+
+# --- what may be written to ---
+
+
+def test_a_pipe_without_a_reader_is_refused_at_once(tmp_path: Path) -> None:
+    """Opening it would wait for one, and a start would hang."""
+    os.mkfifo(tmp_path / "log")
+
+    with pytest.raises(OSError, match="nobody reads it"):
+        ThreadedWriter(str(tmp_path / "log"))
+
+
+def test_a_pipe_with_a_reader_is_written_to_by_blocking_writes(tmp_path: Path) -> None:
+    """Only the writer's thread waits; polling a full pipe a hundred times a second would cost."""
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    writer = ThreadedWriter(str(path))
+    writer.put(b"line\n", 1)
+    blocking = os.get_blocking(writer._fd)
+    writer.close(5.0)
+    line = os.read(reader, 100)
+    os.close(reader)
+
+    assert blocking
+    assert line == b"line\n"
+
+
+def test_a_socket_is_told_from_a_pipe_without_a_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under systemd /dev/stdout is one, and open(2) says ENXIO to both."""
+    monkeypatch.chdir(tmp_path)  # the name of a Unix socket must be short
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind("log")
+
+        with pytest.raises(OSError, match='is a socket; "-" is standard output'):
+            ThreadedWriter("log")
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        (stat.S_IFREG, ""),
+        (stat.S_IFCHR, ""),
+        (stat.S_IFIFO, ""),
+        (stat.S_IFDIR, "is a folder"),
+        (stat.S_IFSOCK, 'is a socket; "-" is standard output'),
+        (stat.S_IFBLK, "is no file"),
+    ],
+)
+def test_lines_go_to_files_devices_and_pipes(mode: int, words: str) -> None:
+    """The full table; a block device (a disk) would be overwritten."""
+    assert unwritable_kind(mode | 0o644) == words
+
+
+def test_what_opens_but_takes_no_lines_is_closed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk: root may open it."""
+    disk = os.stat_result((stat.S_IFBLK, *[0] * 9))
+    opened = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", lambda _: disk)
+
+        with pytest.raises(OSError, match="is no file"):
+            ThreadedWriter(str(tmp_path / "log"))
+
+    assert len(os.listdir("/proc/self/fd")) == len(opened)
