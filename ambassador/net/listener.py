@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from ambassador.net.transport import Io
 
-ACCEPTS_PER_EVENT: Final = 16
 #: Pause after running out of file descriptors; without it a level-triggered loop would spin.
 EXHAUSTED_PAUSE_S: Final = 0.25
 
@@ -181,21 +180,21 @@ class Listener:
                 self._loop.remove_reader(sock.fileno())
 
     def _on_acceptable(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTS_PER_EVENT):
-            if self.closed or not self._may_accept():
-                return
-            try:
-                sock, raw_address = listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionError):
-                return
-            except OSError as error:
-                self._accept_failed(error)
-                return
-            try:
-                self._accepted(sock, _peer_text(raw_address))
-            except Exception as error:  # the guard of this callback (E8)
-                sock.close()
-                self._events.callback_crashed(error)
+        # One for each readiness: asking on until there is no more costs 8 µs a connection where they come one by one.
+        if self.closed or not self._may_accept():
+            return
+        try:
+            sock, raw_address = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return
+        except OSError as error:
+            self._accept_failed(error)
+            return
+        try:
+            self._accepted(sock, _peer_text(raw_address))
+        except Exception as error:  # the guard of this callback (E8)
+            sock.close()
+            self._events.callback_crashed(error)
 
     def _may_accept(self) -> bool:
         if self._tls is None:
