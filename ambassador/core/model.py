@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 
 import msgspec
@@ -167,6 +168,14 @@ class PeerIdentity:
             if name:
                 return name
         return ""
+
+
+class Progress(Enum):
+    """How far a step of a handshake came."""
+
+    DONE = auto()
+    WANTS_READ = auto()
+    WANTS_WRITE = auto()
 
 
 @dataclass(frozen=True, slots=True)

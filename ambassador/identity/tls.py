@@ -28,7 +28,7 @@ from OpenSSL._util import lib as _lib
 
 from ambassador.core.clock import Clock
 from ambassador.core.errors import CredentialError
-from ambassador.core.model import PeerIdentity, TlsSession
+from ambassador.core.model import PeerIdentity, Progress, TlsSession
 from ambassador.identity import peer as peers
 from ambassador.identity.callbacks import (
     MAX_LATE_STEPS,
@@ -157,6 +157,24 @@ class _Tls(Judge):
     def io(self, connection: SSL.Connection) -> Io:
         """Give the calls of a connection that a transport needs; see `io_of`."""
         return io_of(connection, lambda error: self._refusal(connection, error, ""))
+
+    def shake(self, connection: SSL.Connection) -> Progress:
+        """Go on with a handshake, as far as what has arrived allows.
+
+        Straight to OpenSSL, as `io_of`: no exception for the usual wait.
+        Errors: SSL.Error, OSError; `refusal` explains them.
+        """
+        ssl = connection._ssl
+        result = _lib.SSL_do_handshake(ssl)
+        if result == 1:
+            return Progress.DONE
+        error = _lib.SSL_get_error(ssl, result)
+        if error == _lib.SSL_ERROR_WANT_READ:
+            return Progress.WANTS_READ
+        if error == _lib.SSL_ERROR_WANT_WRITE:
+            return Progress.WANTS_WRITE
+        connection._raise_ssl_error(ssl, result)
+        return Progress.WANTS_READ
 
     def _refusal(self, connection: SSL.Connection, error: BaseException, sni: str) -> TlsRefused:
         """Give the reason of a failed call on a connection; empties the error queue."""

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from OpenSSL import SSL
 
+from ambassador.core.model import Progress
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -63,6 +65,8 @@ class TlsServer(Protocol):
     """The server side of TLS, as `identity.tls` builds it."""
 
     def new_connection(self, sock: socket.socket) -> SSL.Connection: ...
+
+    def shake(self, connection: SSL.Connection) -> Progress: ...
 
     def peer(
         self, connection: SSL.Connection, wall_now: float
@@ -164,16 +168,18 @@ class Handshake:
         connection = self._connection
         if connection is None:
             return
+        tls = self._tls
+        if tls is None:
+            return
         try:
-            connection.do_handshake()
-        except SSL.WantReadError:
-            self._watch_writing(wanted=False)
-        except SSL.WantWriteError:
-            self._watch_writing(wanted=True)
+            progress = tls.shake(connection)
         except (SSL.Error, OSError) as error:
             self._refuse(error)
+            return
+        if progress is Progress.DONE:
+            self._complete(connection, tls)
         else:
-            self._complete(connection)
+            self._watch_writing(wanted=progress is Progress.WANTS_WRITE)
 
     def _looks_like_tls(self) -> bool:
         """Look at the first byte without taking it (D1); plain HTTP gets words, all else that is not TLS an alert."""
@@ -194,11 +200,8 @@ class Handshake:
         _send_best_effort(self.socket, answer)
         self._refuse(HandshakeEnded("not_tls", detail))
 
-    def _complete(self, connection: SSL.Connection) -> None:
-        tls = self._tls
-        refusal = (
-            self._listener.finish_handshake(self, connection, tls) if tls is not None else None
-        )
+    def _complete(self, connection: SSL.Connection, tls: TlsServer) -> None:
+        refusal = self._listener.finish_handshake(self, connection, tls)
         if refusal is not None:
             self._refused(refusal)
 

@@ -2,7 +2,8 @@
 
 Knows where the facts of an exchange stand; must not know how they are written. Between two system calls every step
 runs from cold caches and costs three to five times what it costs in a loop (house, intro), so an exchange only notes
-its facts, and the books are kept for up to 128 of them at once, at most 0.1 s later.
+its facts, and the books are kept for up to 128 of them at once, at most 20 ms later: at 1000 requests/s these are 20,
+a tenth of a millisecond. (After 100 ms it was a pause of 1 ms ten times a second, which was the 99th percentile.)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 BATCH: Final = 128
 #: How long an ended exchange may wait for its line. Units: seconds.
-FLUSH_AFTER_S: Final = 0.1
+FLUSH_AFTER_S: Final = 0.02
 
 #: What `copy.copy` would look for each time.
 _copy: Callable[[ExchangeRecord], ExchangeRecord] = ExchangeRecord.__copy__  # type: ignore[attr-defined]
