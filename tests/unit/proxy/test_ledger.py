@@ -10,7 +10,7 @@ from ambassador.core.model import USER_AGENT, Field
 from ambassador.core.record import ExchangeRecord
 from ambassador.policy.authorization import Decision
 from ambassador.proxy.exchange import Exchange
-from ambassador.proxy.ledger import BATCH, FLUSH_AFTER_S, Ledger
+from ambassador.proxy.ledger import BATCH, BEGIN_OF_BUSY, BUSY_S, END_OF_BUSY, QUIET_S, Ledger
 from ambassador.telemetry.metrics import Metrics
 from tests.unit.proxy.make import Scene, answer
 
@@ -69,7 +69,7 @@ def test_an_exchange_is_counted_and_logged_a_moment_later() -> None:
     [(after_s, passed)] = books.timers
     passed()
 
-    assert after_s == FLUSH_AFTER_S
+    assert after_s == QUIET_S
     assert books.log.flushed == [2]
     assert books.stats().flagged == {(4, "NR"): 2}
 
@@ -82,6 +82,21 @@ def test_the_timer_is_set_again_after_it_has_passed() -> None:
     books.ledger.exchange_ended(unrouted())
 
     assert len(books.timers) == 2
+
+
+def test_busy_times_have_longer_periods_until_they_end() -> None:
+    """A large batch is cheap, and a pause for whoever comes next: not while there is little to do."""
+    books = Books()
+    exchange = unrouted()
+
+    for count in (1, BEGIN_OF_BUSY, END_OF_BUSY, BATCH + 1, END_OF_BUSY - 1, 1):
+        for _ in range(count):
+            books.ledger.exchange_ended(exchange)
+        books.timers[-1][1]()
+
+    assert [after_s for after_s, _ in books.timers] == [
+        QUIET_S, QUIET_S, BUSY_S, BUSY_S, BUSY_S, QUIET_S,
+    ]  # fmt: skip
 
 
 def test_a_full_batch_does_not_wait() -> None:
