@@ -483,7 +483,8 @@ class Transport:
             self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.progress)
 
     def _finish_close(self) -> None:
-        if self.tls is not None and not self._write_broken and not self._end_sent:
+        says_end = not (self._write_broken or self._end_sent or self.truncates)
+        if self.tls is not None and says_end:
             # Without it the session could not be resumed and the peer would see truncation.
             try:
                 self.tls.shutdown()

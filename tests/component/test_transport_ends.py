@@ -126,6 +126,24 @@ def test_a_close_behind_a_half_close_tells_the_peer_once() -> None:
     asyncio.run(half_closed_then_closed())
 
 
+async def truncated() -> None:
+    ends = Ends()
+    ends.transport.truncates = True
+    ends.transport.write(b"half of i")
+    ends.transport.shutdown_write()
+    ends.transport.close()
+
+    last = await ends.read_to_end()
+
+    assert last.endswith(b"half of i")
+    assert ends.receiver.ended == [None]
+
+
+def test_an_end_in_the_middle_goes_without_close_notify() -> None:
+    """RFC 8446 §6.1: with it the peer could take for whole what is not."""
+    asyncio.run(truncated())
+
+
 async def not_resumed() -> None:
     ends = Ends()
     ends.transport.write(b"last words")
