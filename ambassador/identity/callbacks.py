@@ -183,7 +183,7 @@ def _on_late_step(ssl: Any, _where: int, _result: int) -> None:
         _lib.SSL_set_shutdown(ssl, SSL.RECEIVED_SHUTDOWN)
 
 
-#: A KeyUpdate takes four, a session ticket five; about a hundred of them between two reads are nobody's honest need.
+#: A KeyUpdate takes four; a hundred of them between two reads are nobody's honest need.
 MAX_LATE_STEPS: Final = 400
 _late_step_callback: Any = _ffi.callback("void (*)(const SSL *, int, int)", _on_late_step)
 

@@ -180,7 +180,7 @@ class Listener:
                 self._loop.remove_reader(sock.fileno())
 
     def _on_acceptable(self, listening: socket.socket) -> None:
-        # One for each readiness: asking on until there is no more costs 8 µs a connection where they come one by one.
+        # One for each readiness: to ask on until there is no more costs 5 µs where connections come one by one.
         if self.closed or not self._may_accept():
             return
         try:

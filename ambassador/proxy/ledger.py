@@ -3,8 +3,8 @@
 Knows where the facts of an exchange stand; must not know how they are written. Between two system calls every step
 runs from cold caches and costs three to five times what it costs in a loop (house, intro), so an exchange only notes
 its facts, and the books are kept for up to 128 of them at once, at most 20 ms later. While there is little to do they
-are kept every 2 ms: a large batch would be a pause then for whoever comes next (every 100 ms it was one of 1 ms, and
-that was the 99th percentile at 1000 requests/s).
+are kept every 2 ms: a large batch would be a pause then for whoever comes next (128 take 0.6 ms, at most 1.9; kept
+every 100 ms at 1000 requests/s they were the 99th percentile).
 """
 
 from __future__ import annotations

@@ -12,26 +12,9 @@ from OpenSSL import SSL
 
 from ambassador.net import transport as transports
 from ambassador.net.transport import Budget, Transport
+from tests.support.streams import EndReceiver
 
 CLOSE_NOTIFY = b"close_notify"
-
-
-class Listening:
-    """Hears nothing but the end."""
-
-    def __init__(self) -> None:
-        self.ended: list[BaseException | None] = []
-
-    def data_received(self, data: bytes) -> None: ...
-
-    def read_finished(self) -> None: ...
-
-    def eof_received(self) -> None: ...
-
-    def writable(self) -> None: ...
-
-    def transport_closed(self, error: BaseException | None) -> None:
-        self.ended.append(error)
 
 
 class FullTls:
@@ -57,7 +40,7 @@ class Ends:
         ours, self.peer = socket.socketpair()
         ours.setblocking(False)
         self.peer.setblocking(False)
-        self.receiver = Listening()
+        self.receiver = EndReceiver()
         self.crashes: list[BaseException] = []
         tls: Any = FullTls(ours)
         self.transport = Transport(

@@ -19,6 +19,7 @@ from ambassador.telemetry.writer import ThreadedWriter
 from ambassador.wire.field import HeadLimits, LineCache
 from tests.support.stage import Side
 from tests.support.stage_fixtures import side, stage
+from tests.support.streams import EndReceiver
 
 __all__ = ["side", "stage"]
 
@@ -37,24 +38,6 @@ def test_a_response_keeps_its_own_request_id(side: Side) -> None:
     assert b"\r\nX-Request-Id: abc\r\n" in client.read_message()
 
 
-class Nobody:
-    """Hears nothing but the end."""
-
-    def __init__(self) -> None:
-        self.ended: list[BaseException | None] = []
-
-    def data_received(self, data: bytes) -> None: ...
-
-    def read_finished(self) -> None: ...
-
-    def eof_received(self) -> None: ...
-
-    def writable(self) -> None: ...
-
-    def transport_closed(self, error: BaseException | None) -> None:
-        self.ended.append(error)
-
-
 async def closing(monkeypatch: pytest.MonkeyPatch, *, reads: bool) -> bool:
     """Close with 2 MiB that wait for a reader; say whether it got them all."""
     loop = asyncio.get_running_loop()
@@ -62,7 +45,7 @@ async def closing(monkeypatch: pytest.MonkeyPatch, *, reads: bool) -> bool:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    receiver, budget, crashes = Nobody(), Budget(1), list[BaseException]()
+    receiver, budget, crashes = EndReceiver(), Budget(1), list[BaseException]()
     transport = Transport(loop, ours, tls=None, io=None, budget=budget, crashed=crashes.append)
     transport.start(receiver)
     for _ in range(32):

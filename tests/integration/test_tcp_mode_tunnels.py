@@ -95,7 +95,32 @@ def test_the_app_may_end_first(authority: Authority, tmp_path: Path) -> None:
 
         record = sidecar.wait_for_records(1)[0]
         assert (record["bytes_received"], record["bytes_sent"]) == (10, 5)
+        assert record["flags"] == "-"
         assert_idle(sidecar)
+
+
+def test_a_slow_reader_gets_all_of_an_app_that_ends_first(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """Both ends in order: neither is a truncation, and no reset destroys what is still on its way."""
+    data = bytes(3 * 1024 * 1024)
+
+    def pour(connection: PeerConnection) -> None:
+        connection.send(data)
+        connection.half_close()
+        assert connection.read_to_end() == b"thanks"
+
+    with _both(authority, pour, tmp_path) as (inbound, outbound):
+        with connect(outbound.outbound) as client:
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+            assert client.read_exactly(1024) == data[:1024]
+            client.send(b"thanks")
+            client.half_close()
+            assert client.read_to_end() == data[1024:]
+
+        for sidecar in (inbound, outbound):
+            assert sidecar.wait_for_records(1)[0]["flags"] == "-"
+            assert_idle(sidecar)
 
 
 def test_two_sidecars_in_a_row_keep_half_closes(
@@ -138,10 +163,15 @@ def test_a_peer_that_may_not_gets_the_end_and_the_app_nothing(
     with _inbound(authority, _echo, tmp_path) as (sidecar, _, app):
         stranger = authority.issue(spiffe="spiffe://example.org/stranger")
         with connect(sidecar.inbound, client_context(authority, stranger)) as peer:
-            assert peer.is_ended()
+            assert peer.read_to_end() == b"", "in order, with close_notify"
 
+        event = sidecar.wait_for_event("authorization_denied")
+        assert (event["peer"], event["reason"]) == (
+            "spiffe://example.org/stranger",
+            "no_rule_for_peer",
+        )
         record = sidecar.wait_for_record(flags="AD")
-        assert record["status"] == 403
+        assert (record["status"], record["bytes_sent"]) == (403, 0)
         assert record["peer"] == "spiffe://example.org/stranger"
         assert app.connections == []
         assert sidecar.metric("authorization_total", decision="denied") == 1
@@ -325,7 +355,8 @@ def test_the_peer_of_a_tunnel_is_checked_before_the_first_byte(
                 client.send(b"secret")
                 assert client.is_ended()
 
-            assert sidecar.wait_for_record(flags="UF")["detail"] == "wrong_peer"
+            record = sidecar.wait_for_record(flags="UF")
+            assert (record["detail"], record["bytes_sent"]) == ("wrong_peer", 0)
             assert_idle(sidecar)
 
     assert b"".join(received) == b""

@@ -219,3 +219,21 @@ class RecordingReceiver:
 def plain(fields: list[Field]) -> list[tuple[bytes, bytes]]:
     """Give name and value of each field, to compare with."""
     return [(field.name, field.value) for field in fields]
+
+
+class EndReceiver:
+    """A transport's receiver that hears nothing but the end."""
+
+    def __init__(self) -> None:
+        self.ended: list[BaseException | None] = []
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def read_finished(self) -> None: ...
+
+    def eof_received(self) -> None: ...
+
+    def writable(self) -> None: ...
+
+    def transport_closed(self, error: BaseException | None) -> None:
+        self.ended.append(error)

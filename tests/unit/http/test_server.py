@@ -469,6 +469,9 @@ def test_a_refused_connect_is_an_ordinary_answer_and_the_end() -> None:
     answer(server)
 
     assert b"Connection: close" in server.transport.sent
+    assert server.transport.ends == ["shutdown"], (
+        "it may have spoken already: no reset of the answer"
+    )
 
 
 # --- deadlines

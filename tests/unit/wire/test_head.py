@@ -580,3 +580,21 @@ def test_what_is_long_is_read_and_not_remembered() -> None:
 
 def test_a_shape_prints_its_size() -> None:
     assert repr(shape_of[HOST, 0]) == "Shape(2 lines)"
+
+
+@pytest.mark.parametrize(("ceiling", "fits"), [(0, True), (-1, False)])
+def test_the_end_of_a_head_counts_as_part_of_it(ceiling: int, fits: bool) -> None:
+    """config.md §3: `max_head`, to the byte, its CRLFCRLF included."""
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: " + b"x" * 200
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Long: " + b"x" * 200
+    for block, parse in (
+        (request, lambda block, limits: parse_request_head(block, line_cache(), limits)),
+        (response, lambda block, limits: parse_response_head(block, line_cache(), limits, b"GET")),
+    ):
+        limits = HeadLimits(max_head=len(block) + 4 + ceiling)
+        if fits:
+            assert parse(block, limits)
+        else:
+            with pytest.raises(HeadError) as caught:
+                parse(block, limits)
+            assert caught.value.status == 431
