@@ -21,7 +21,7 @@ CONFIG = {
         "body_idle_timeout": "500ms",
         "timeout": "600ms",
         "total_timeout": "1500ms",
-        "write_timeout": "500ms",
+        "write_timeout": "200ms",  # seen within two of them, before body_idle_timeout
         "max_body": "1KiB",
         "max_head": "2KiB",
         "max_headers": 10,
