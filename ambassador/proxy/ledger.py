@@ -83,8 +83,6 @@ class Ledger:
             self._count(exchange)
             if log is not None:
                 log.write(_record(exchange))
-        if log is not None and ended:
-            log.flush()
 
     def _time_passed(self) -> None:
         self._armed = False

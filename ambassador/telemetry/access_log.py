@@ -26,7 +26,8 @@ __all__ = ["AccessLog", "AccessLogSettings", "clean", "envoy_line", "rfc3339"]
 _log = get_logger("access_log")
 #: About 64 KiB of usual lines.
 BATCH_RECORDS: Final = 128
-FLUSH_AFTER_S: Final = 0.1
+#: Each piece wakes the writer's thread, which costs more than its line: not one per line. Units: seconds.
+FLUSH_AFTER_S: Final = 0.05
 _FIRST_FAILURE: Final = 500
 _DELETE: Final = 0x7F
 
@@ -153,7 +154,7 @@ class AccessLog:
         self._notice()
 
     def _time_passed(self) -> None:
-        # The timer is never cancelled, so at any rate there is one in 0.1 s: cancelling costs more than it saves.
+        # The timer is never cancelled, so at any rate there is one in 0.05 s: cancelling costs more than it saves.
         self._armed = False
         self.flush()
 

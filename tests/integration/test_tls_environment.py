@@ -58,6 +58,37 @@ def test_a_configuration_file_of_openssl_is_not_read(tmp_path: Path) -> None:
     assert ours == [plain[0], variable["OPENSSL_CONF"]]
 
 
+def test_a_full_handshake_brings_one_ticket() -> None:
+    """Our own file is read in place of the system's; OpenSSL's default is two, each a NewSessionTicket of its own."""
+    code = (
+        "import ambassador.identity\n"
+        "import pathlib, sys, tempfile\n"
+        "from OpenSSL import SSL\n"
+        "from tests.support.certificates import Authority\n"
+        "from tests.support.handshakes import Service, store\n"
+        "ca = Authority()\n"
+        "own = store(pathlib.Path(tempfile.mkdtemp()), ca.issue(spiffe='spiffe://a/b'), ca.pem)\n"
+        "server = own.server('in', ()).new_connection(None)\n"
+        "client = own.client(Service()).new_connection(None, 'in')\n"
+        "sent = b''\n"
+        "for side, other in ((client, server), (server, client)) * 2:\n"
+        "    try:\n"
+        "        side.do_handshake()\n"
+        "    except SSL.WantReadError:\n"
+        "        pass\n"
+        "    sent = side.bio_read(65536)\n"
+        "    other.bio_write(sent)\n"
+        "records = 0\n"
+        "while sent:\n"
+        "    records, sent = records + 1, sent[5 + int.from_bytes(sent[3:5]):]\n"
+        "print(records)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.split() == ["1"]
+
+
 def test_no_key_log_is_written(tmp_path: Path) -> None:
     """`SSLKEYLOGFILE` would give away every session."""
     log = tmp_path / "keys.log"

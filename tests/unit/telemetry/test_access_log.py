@@ -275,7 +275,7 @@ def test_nothing_is_handed_over_before_the_time_or_the_batch(opened: Opened) -> 
     opened.log.write(record())
 
     assert opened.log._writer._put_lines == 0
-    assert [delay_s for delay_s, _ in opened.timers.set] == [0.1]
+    assert [delay_s for delay_s, _ in opened.timers.set] == [0.05]
 
 
 def test_the_timer_hands_over_what_is_collected(opened: Opened) -> None:
