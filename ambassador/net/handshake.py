@@ -233,18 +233,20 @@ class Handshake:
         self._listener.handshake_failed(self, refusal)
 
     def stop_watching(self) -> None:
-        """Forget timer and readiness; the socket belongs to somebody else, or is closed next."""
-        if self.ended:
-            return
+        """Forget timer and readiness: the socket is closed next."""
+        if not self.ended:
+            self.hand_over()
+            if self._watching:
+                self._loop.remove_reader(self.socket.fileno())
+
+    def hand_over(self) -> None:
+        """Forget all but the reader, whose place the transport's takes."""
         self.ended = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        fd = self.socket.fileno()
-        if self._watching:
-            self._loop.remove_reader(fd)
         if self._writing:
-            self._loop.remove_writer(fd)
+            self._loop.remove_writer(self.socket.fileno())
 
 
 class RefusedSockets:

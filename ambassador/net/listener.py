@@ -283,6 +283,7 @@ class Listener:
             io=io,
             budget=self._budget,
             crashed=self._events.callback_crashed,
+            has_reader=connection is not None,
         )
         try:
             self._events.connection_accepted(Accepted(transport, peer_address, peer, session))
@@ -318,15 +319,14 @@ class Listener:
         """Judge who has shaken hands, resumed or not, and hand over; gives the refusal otherwise (C1)."""
         try:
             peer, session = tls.peer(connection, self._wall())
+            io = tls.io(connection)
         except (
             Exception
         ) as error:  # an exception inside a decision is a refusal (fail-closed rule 9)
             return tls.refusal(connection, error)
-        handshake.stop_watching()
+        handshake.hand_over()
         self.handshake_ended(handshake)
-        self.hand_over(
-            handshake.socket, handshake.peer_address, connection, tls.io(connection), peer, session
-        )
+        self.hand_over(handshake.socket, handshake.peer_address, connection, io, peer, session)
         return None
 
 

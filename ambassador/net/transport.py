@@ -161,6 +161,7 @@ class Transport:
         io: Io | None,
         budget: Budget,
         crashed: Callable[[BaseException], None],
+        has_reader: bool = False,
     ) -> None:
         self._budget = budget
         self._loop = loop
@@ -185,7 +186,9 @@ class Transport:
         self._reads_on = False  # a call of the loop is on its way
         self.progress = 0  # bytes that had to wait and have gone since
         self.read_size = READ_SIZE
-        self.reading = False
+        self.reading = (
+            has_reader  # the handshake's, whose place `start` takes: two system calls less
+        )
         self.closed = False
         self.greedy = False  # the receiver has an unfinished message; asked anew with every piece
         self.stalled = False  # bytes wait for the peer
@@ -204,6 +207,7 @@ class Transport:
     def start(self, receiver: Receiver) -> None:
         """Begin to read into `receiver`."""
         self.receiver = receiver
+        self.reading = False
         self.resume_reading()
 
     # ---- reading -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ambassador.identity.names import read_names
@@ -46,7 +46,12 @@ _NAMES = st.lists(st.tuples(st.sampled_from(_OIDS), _TEXT), max_size=5)
 def test_a_subject_reads_as_openssl_prints_it(
     attributes: list[tuple[x509.ObjectIdentifier, str]],
 ) -> None:
-    """Protocols §1: byte for byte as Envoy writes it."""
+    """Protocols §1: byte for byte as Envoy writes it.
+
+    But for `#` alone: OpenSSL takes an only character for the last one, where `#` needs no backslash (RFC 2253 §2.4
+    says it does, at the start); Envoy's BoringSSL asks for both ends, as we do.
+    """
+    assume(all(text != "#" for _, text in attributes))
     name = x509.Name(
         [
             x509.NameAttribute(oid, text, _ASN1Type.UTF8String, _validate=False)
