@@ -88,7 +88,7 @@ class Judge:
                 raise refused_late(connection, "no_certificate", "", peers.present(None, sni))
             leaf = der_of(certificate)
         chain = (leaf,) if resumed else sent_chain(connection, leaf)
-        reason, facts = self._problem(connection, chain, wall_now, resumed=resumed)
+        reason, facts = self._problem(connection, handshake, chain, wall_now, resumed=resumed)
         handshake.forget_peer()
         if facts is None or reason:
             detail = "resumed" if resumed else ""
@@ -98,6 +98,7 @@ class Judge:
     def _problem(
         self,
         connection: SSL.Connection,
+        handshake: Handshake,
         chain: tuple[bytes, ...],
         wall_now: float,
         *,
@@ -105,7 +106,6 @@ class Judge:
     ) -> tuple[str, CertificateFacts | None]:
         if sum(map(len, chain)) > _MAX_CHAIN_BYTES:
             return "chain_too_large", None
-        handshake: Handshake = connection.get_app_data()
         seen, revoked = handshake.facts, ""
         try:
             # The leaf alone is what `judge_early` has read; with issuers beside it the identity has a longer chain.
@@ -137,6 +137,8 @@ class Judge:
 
     def _issuer_problem(self, verified: list[bytes]) -> str:
         """Refuse issuers that OpenSSL takes and we do not. Errors: ValueError when one cannot be parsed."""
+        if len(verified) <= 1:
+            return ""
         is_authority = self._cache.is_authority
         return "" if all(is_authority(issuer) for issuer in verified[1:]) else "bad_issuer"
 

@@ -96,6 +96,14 @@ _read_view: Any = _ffi.buffer(_READ_BUFFER)
 _from_buffer: Any = _ffi.from_buffer
 _ssl_read: Any = _lib.SSL_read
 _ssl_write: Any = _lib.SSL_write
+_ssl_get_error: Any = _lib.SSL_get_error
+_WANT_READ: Final = _lib.SSL_ERROR_WANT_READ
+_WANT_WRITE: Final = _lib.SSL_ERROR_WANT_WRITE
+_ZERO_RETURN: Final = _lib.SSL_ERROR_ZERO_RETURN
+_alpn_name: Any = _ffi.new("unsigned char **")
+_alpn_length: Any = _ffi.new("unsigned int *")
+#: Kinds of session that are described once per context: a peer may ask for any number of names.
+_MAX_DESCRIBED: Final = 64
 
 
 def versions() -> dict[str, str]:
@@ -133,6 +141,10 @@ def io_of(connection: SSL.Connection, explain: Callable[[BaseException], Excepti
         if count > 0:
             data: bytes = _read_view[:count]
             return data
+        if (error := _ssl_get_error(ssl, count)) == _WANT_READ:
+            raise SSL.WantReadError
+        if error == _ZERO_RETURN:
+            raise SSL.ZeroReturnError
         fail(ssl, count)
         return b""
 
@@ -148,11 +160,37 @@ def io_of(connection: SSL.Connection, explain: Callable[[BaseException], Excepti
 class _Tls(Judge):
     """What both sides of a handshake share: one context, and the judgement of who shakes hands with it."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("_context", "_described")
 
     def __init__(self, context: SSL.Context, trust: Trust, cache: FactsCache, clock: Clock) -> None:
         super().__init__(trust, cache, clock)
         self._context = context
+        self._described: dict[tuple[object, ...], TlsSession] = {}
+
+    def describe(
+        self, connection: SSL.Connection, server_name: str, *, resumed: bool
+    ) -> TlsSession:
+        """Say what was negotiated, in the words of the log; the words for a kind of session are found once.
+
+        OpenSSL's names of versions, ciphers and groups are constants of the context: their addresses are the key.
+        """
+        ssl = connection._ssl
+        _lib.SSL_get0_alpn_selected(ssl, _alpn_name, _alpn_length)
+        length = _alpn_length[0]
+        key = (
+            _lib.SSL_version(ssl),
+            _lib.SSL_get_current_cipher(ssl),
+            _lib.SSL_get0_group_name(ssl),
+            _ffi.buffer(_alpn_name[0], length)[:] if length else b"",
+            server_name,
+            resumed,
+        )
+        session = self._described.get(key)
+        if session is None:
+            if len(self._described) >= _MAX_DESCRIBED:
+                self._described.clear()
+            session = self._described[key] = describe(connection, server_name, resumed=resumed)
+        return session
 
     def io(self, connection: SSL.Connection) -> Io:
         """Give the calls of a connection that a transport needs; see `io_of`."""
@@ -168,10 +206,10 @@ class _Tls(Judge):
         result = _lib.SSL_do_handshake(ssl)
         if result == 1:
             return Progress.DONE
-        error = _lib.SSL_get_error(ssl, result)
-        if error == _lib.SSL_ERROR_WANT_READ:
+        error = _ssl_get_error(ssl, result)
+        if error == _WANT_READ:
             return Progress.WANTS_READ
-        if error == _lib.SSL_ERROR_WANT_WRITE:
+        if error == _WANT_WRITE:
             return Progress.WANTS_WRITE
         connection._raise_ssl_error(ssl, result)
         return Progress.WANTS_READ
@@ -245,7 +283,7 @@ class ServerTls(_Tls):
         sni = sni_of(connection)
         try:
             identity, resumed = self.judge(connection, wall_now, sni)
-            return identity, describe(connection, sni, resumed=resumed)
+            return identity, self.describe(connection, sni, resumed=resumed)
         finally:
             clear_errors()
 
@@ -321,7 +359,7 @@ class ClientTls(_Tls):
             if not resumed and self._lifetime_s is not None:
                 # Counted from the full handshake: each resumption would renew the ticket's own clock (C1).
                 handshake.session_deadline = self._clock.monotonic() + self._lifetime_s
-            return identity, describe(connection, self._server_name, resumed=resumed)
+            return identity, self.describe(connection, self._server_name, resumed=resumed)
         finally:
             clear_errors()
 

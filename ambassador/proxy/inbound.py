@@ -7,6 +7,7 @@ What does not change within a connection is decided when it opens.
 
 from __future__ import annotations
 
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -158,21 +159,29 @@ class _JudgedPeer:
         "authorization",
         "constant_lines",
         "element",
-        "principal",
+        "record",
         "waved_through",
     )
 
     def __init__(self, doors: InboundDoors, peer: PeerIdentity, own_spiffe: str | None) -> None:
         self.authorization = doors.authorizer.for_peer(peer)
-        self.principal = doors.commons.clean(peer.principal)
         self.element = xfcc.render(own_spiffe, peer, doors.details)
         self.constant_lines = client_cert_lines(doors.config.client_cert_header, peer)
         #: The decision on every request, when there is nothing to look at but the peer, and its counter.
         self.always: Decision | None = None
         constant = self.authorization.constant
         self.waved_through = doors.count(constant) if constant is not None else Tally()
+        #: What the records of all its connections begin with.
+        self.record = ExchangeRecord(
+            direction="inbound",
+            listener=doors.name,
+            protocol="HTTP/1.1" if doors.config.protocol == "http" else "tcp",
+            peer=doors.commons.clean(peer.principal),
+            instance=doors.instance,
+        )
         if constant is not None and constant.allowed and not doors.needs_normal_paths:
             self.always = constant
+            self.record.rule, self.record.reason = constant.rule, constant.reason
 
 
 class _InboundDoor:
@@ -211,25 +220,19 @@ class _InboundDoor:
         self.new_exchange = partial(Exchange, self)  # a frame less per request than a method
         self.is_remote = True
         self.response_extra = b""
-        self.record = ExchangeRecord(
-            direction="inbound",
-            listener=doors.name,
-            protocol="HTTP/1.1" if doors.config.protocol == "http" else "tcp",
-            peer=judged.principal,
-            peer_address=accepted.peer_address,
-            tls_version=session.version,
-            tls_group=session.group,
-            instance=doors.instance,
-        )
+        self.record = record = copy(judged.record)
+        record.peer_address = accepted.peer_address
+        record.tls_version = session.version
+        record.tls_group = session.group
         # What every request of this peer gets, whatever it asks for, is in the record and counter from the start.
         self._always = judged.always
         self._waved_through = judged.waved_through
-        if judged.always is not None:
-            self.record.rule, self.record.reason = judged.always.rule, judged.always.reason
-        host = accepted.peer_address.rpartition(":")[0].strip("[]")
+        host = "" if accepted.peer_address.startswith("unix:") else accepted.peer_address
+        host = host.rpartition(":")[0].strip("[]")
+        record.forwarded_for = host
         self._lines = ForwardingLines(
             doors.forwarding,
-            peer_address="" if accepted.peer_address.startswith("unix:") else host,
+            peer_address=host,
             element=judged.element,
             constant=judged.constant_lines,
         )

@@ -3,7 +3,7 @@
 Knows where the facts of an exchange stand; must not know how they are written. Between two system calls every step
 runs from cold caches and costs three to five times what it costs in a loop (house, intro), so an exchange only notes
 its facts, and the books are kept for up to 128 of them at once, at most 20 ms later. While there is little to do they
-are kept every 2 ms: a large batch would be a pause then for whoever comes next (128 take 0.6 ms, at most 1.9; kept
+are kept every 5 ms: a large batch would be a pause then for whoever comes next (128 take 0.6 ms, at most 1.9; kept
 every 100 ms at 1000 requests/s they were the 99th percentile).
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ambassador.core.model import USER_AGENT
+from ambassador.core.model import FORWARDED_FOR, USER_AGENT
 from ambassador.core.record import ExchangeRecord
 from ambassador.telemetry.text import clean, rfc3339
 
@@ -24,14 +24,11 @@ if TYPE_CHECKING:
 
 BATCH: Final = 128
 #: How long an ended exchange may wait for its line, in quiet and in busy times. Units: seconds.
-QUIET_S: Final = 0.002
+QUIET_S: Final = 0.005
 BUSY_S: Final = 0.02
 #: Exchanges in one period that end a quiet time, or a busy one: about 4000 and 2000 a second.
-BEGIN_OF_BUSY: Final = 8
+BEGIN_OF_BUSY: Final = 20
 END_OF_BUSY: Final = 40
-
-#: What `copy.copy` would look for each time.
-_copy: Callable[[ExchangeRecord], ExchangeRecord] = ExchangeRecord.__copy__  # type: ignore[attr-defined]
 
 
 class Ledger:
@@ -115,45 +112,62 @@ class Ledger:
 
 
 def _record(exchange: Exchange) -> ExchangeRecord:
-    """Fill the record that the connection has begun."""
-    record = _copy(exchange.door.record)
+    """Join what the connection knew from its start with what became of the exchange.
+
+    By position, in the order of `ExchangeRecord`: 0.3 us less than a copy that is filled, or than names.
+    """
+    of = exchange.door.record
     head = exchange.head
-    record.time = rfc3339(exchange.started_at)
-    # `wire` has let through nothing but ASCII in these; whatever else there is, the log looks at each batch.
-    record.method = head.method.decode("latin-1")
-    record.path = head.path.decode("latin-1")
-    record.authority = head.authority.decode("latin-1")
-    if head.version == 10:  # noqa: PLR2004
-        record.protocol = "HTTP/1.0"
-    record.status = exchange.status
-    record.phase = exchange.phase
-    record.bytes_received = exchange.bytes_received
-    record.bytes_sent = exchange.bytes_sent
-    record.duration_ms = round(exchange.duration_s * 1000, 3)
-    record.request_id = exchange.request_id.decode("latin-1")
-    record.trace_id = exchange.trace_id.decode("latin-1")
-    if exchange.upstream_s is not None:
-        record.upstream_duration_ms = round(exchange.upstream_s * 1000, 3)
-    if exchange.route is not None and exchange.target is not None:
-        record.route = exchange.route.name
-        record.service = exchange.target.service.name
-    if exchange.tried:
-        record.endpoint = exchange.tried[-1].address_text
-        record.attempts = exchange.attempts
-    error = exchange.error
-    if error is not None:
-        record.flags = error.flag.value
-        record.detail = error.detail
-    decision = exchange.decision
-    if decision is not None:
-        record.rule = decision.rule
-        record.reason = decision.reason
-    peer = exchange.upstream_peer
-    if peer is not None:
-        record.peer, record.tls_version, record.tls_group = peer
+    target, error, decision, peer = (
+        exchange.target, exchange.error, exchange.decision, exchange.upstream_peer,
+    )  # fmt: skip
+    routed = exchange.route is not None and target is not None
+    tried = exchange.tried
+    upstream_s = exchange.upstream_s
+    user_agent = ""
     if head.roles & USER_AGENT:
         for field in head.marked:
             if field.role & USER_AGENT:
-                record.user_agent = clean(field.value)
+                user_agent = clean(field.value)
                 break
-    return record
+    return ExchangeRecord(
+        rfc3339(exchange.started_at),
+        of.direction,
+        of.listener,
+        exchange.route.name if routed else "",  # type: ignore[union-attr]  # looked at above
+        target.service.name if routed else "",  # type: ignore[union-attr]
+        tried[-1].address_text if tried else "",
+        # `wire` has let through nothing but ASCII in these; whatever else there is, the log looks at each batch.
+        head.method.decode("latin-1"),
+        head.authority.decode("latin-1"),
+        head.path.decode("latin-1"),
+        of.protocol if head.version != 10 else "HTTP/1.0",  # noqa: PLR2004
+        exchange.status,
+        "-" if error is None else error.flag.value,
+        exchange.phase,
+        "" if error is None else error.detail,
+        exchange.bytes_received,
+        exchange.bytes_sent,
+        round(exchange.duration_s * 1000, 3),
+        None if upstream_s is None else round(upstream_s * 1000, 3),
+        exchange.attempts if tried else 0,
+        of.peer if peer is None else peer[0],
+        of.peer_address,
+        of.tls_version if peer is None else peer[1],
+        of.tls_group if peer is None else peer[2],
+        of.rule if decision is None else decision.rule,
+        of.reason if decision is None else decision.reason,
+        user_agent,
+        of.forwarded_for if not head.roles & FORWARDED_FOR else _forwarded_for(exchange),
+        exchange.request_id.decode("latin-1"),
+        exchange.trace_id.decode("latin-1"),
+        of.instance,
+    )
+
+
+def _forwarded_for(exchange: Exchange) -> str:
+    """Give the X-Forwarded-For that the app got, of a request that brought one; not what a peer claimed."""
+    name, _, value = exchange.extra.partition(b"\r\n")[0].partition(b": ")
+    if name.lower() == b"x-forwarded-for":
+        return value.decode("latin-1")
+    return exchange.door.record.forwarded_for

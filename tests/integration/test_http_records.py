@@ -15,6 +15,7 @@ __all__ = ["inbound", "outbound", "side", "stage"]
 
 CONFIG = {
     "inbound": {
+        "trusted_hops": 1,
         "deny": [{"name": "no-delete", "spiffe": "spiffe://example.org/*", "methods": ["DELETE"]}],
         "routes": [{"name": "slow", "match": {"prefix": "/"}, "timeout": "300ms"}],
     },
@@ -262,6 +263,22 @@ def test_a_line_cannot_be_broken(side: Side) -> None:
     side.exchange(request(path, "GET", 'User-Agent: a"b\\c\td'), OK)
 
     assert side.sidecar.wait_for_record(path=path)["user_agent"].startswith('a"b\\c')
+
+
+def test_forwarded_for_is_what_the_app_got(inbound: Side) -> None:
+    """Envoy's `%REQ(X-FORWARDED-FOR)%`: hops that are trusted and the peer, never what somebody merely claims."""
+    client = inbound.connect()
+    hops = request("/hops", "GET", "X-Forwarded-For: 6.6.6.6, 10.0.0.9")
+    client.send(hops + request("/no-hops"))
+    up = inbound.upstream()
+    for _ in range(2):
+        up.read_message()
+        up.send(OK)
+        client.read_message()
+
+    record = inbound.sidecar.wait_for_record(path="/hops")
+    assert record["forwarded_for"] == "10.0.0.9, 127.0.0.1"
+    assert inbound.sidecar.wait_for_record(path="/no-hops")["forwarded_for"] == "127.0.0.1"
 
 
 def test_a_query_is_not_logged(side: Side) -> None:
