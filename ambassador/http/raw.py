@@ -263,8 +263,8 @@ class RawDownstream(_Raw):
             self._events.writable()
 
     def transport_closed(self, error: BaseException | None) -> None:
-        self._alarm.cancel()
-        self._write_watch.cancel()
+        self._alarm.end()
+        self._write_watch.end()
         events, self._events = self._events, None
         if events is not None:
             events.stream_reset(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ambassador.net.alarm import NEVER, Alarm
+from ambassador.net.alarm import NEVER, Alarm, nobody
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,9 +41,10 @@ class WriteWatch:
             self._mark = self._transport.progress
             self._alarm.set(self._loop.time() + self._timeout_s)
 
-    def cancel(self) -> None:
+    def end(self) -> None:
         """Watch no more: the transport is closed."""
-        self._alarm.cancel()
+        self._alarm.end()
+        self._gave_up = nobody
 
     def _look(self) -> None:
         if not self._transport.stalled:

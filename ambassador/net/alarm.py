@@ -50,6 +50,12 @@ class Alarm:
             self._handle.cancel()
             self._handle = None
 
+    def end(self) -> None:
+        """Cancel for good, and let go of who would be called: it owns this alarm, a cycle for the rare collector."""
+        self.cancel()
+        self._callback = nobody
+        self._crashed = nobody
+
     def _arm(self, at: float) -> None:
         if self._handle is not None:
             self._handle.cancel()
@@ -70,3 +76,7 @@ class Alarm:
             self._callback()
         except Exception as error:  # the guard of this callback (E8)
             self._crashed(error)
+
+
+def nobody(*_: object) -> None:
+    """Stand for who has gone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ambassador.net.alarm import NEVER, Alarm
+from ambassador.net.alarm import NEVER, Alarm, nobody
 
 if TYPE_CHECKING:
     import asyncio
@@ -61,9 +61,15 @@ class BodyRate:
             self._left_s = 0.0
 
     def stop(self) -> None:
-        """Watch no more: the body has ended, or the connection has."""
+        """Watch no more: the body has ended."""
         self._left_s = 0.0
         self._alarm.cancel()
+
+    def end(self) -> None:
+        """Watch no more, nor the next body: the transport is closed."""
+        self._left_s = 0.0
+        self._alarm.end()
+        self._too_slow = nobody
 
     def _window_over(self) -> None:
         if self.bytes < self._rate * RATE_WINDOW_S:

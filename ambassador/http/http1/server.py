@@ -170,11 +170,11 @@ class ServerConnection(Http1Connection):
 
     def transport_closed(self, error: BaseException | None) -> None:
         self._phase = CLOSED
-        self._alarm.cancel()
+        self._alarm.end()
         if self._write_watch is not None:
-            self._write_watch.cancel()
+            self._write_watch.end()
         if self._rate is not None:
-            self._rate.stop()
+            self._rate.end()
         self._cork.clear()
         detail = "downstream_reset" if error is not None else "downstream_closed"
         self._leave(DownstreamClosed(detail))

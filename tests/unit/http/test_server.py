@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -703,3 +706,21 @@ def test_abort_is_told_to_the_exchange() -> None:
 
     assert server.exchange.error.detail == "drain_forced"
     assert repr(server.connection).startswith("ServerConnection(phase ")
+
+
+def test_a_closed_connection_does_not_wait_for_the_collector() -> None:
+    """It owns alarms that call it: a cycle, each of some KB, that only the rare collector would find."""
+    server = Server()
+    server.receive(POST + b"a")  # a body that takes more than one read
+    server.transport.stall()
+    answer(server)
+    counts = [sys.getrefcount(server.connection)]
+
+    server.transport.break_(None)
+    counts.append(sys.getrefcount(server.connection))
+
+    # What is left: the helper's own reference, the transport's receiver, and the argument of getrefcount.
+    gc.collect()
+    references = [one for one in gc.get_referrers(server.connection) if type(one) is MethodType]
+    assert counts[1] < counts[0]
+    assert references == []
