@@ -117,7 +117,7 @@ class InboundDoors(Doors):
             self.commons.loop,
             accepted.transport,
             write_timeout_s=self._limits.write_timeout_s,
-            closed=lambda raw: self.forget(raw, accepted),
+            closed=door.connection_closed,
         )
         self.remember(downstream)
         exchange = Exchange(door, downstream)
@@ -237,7 +237,7 @@ class _InboundDoor:
             constant=judged.constant_lines,
         )
 
-    def connection_closed(self, connection: ServerConnection) -> None:
+    def connection_closed(self, connection: ServerConnection | RawDownstream) -> None:
         del self.new_exchange  # the cycle through it would wait for the rare collector
         self._doors.forget(connection, self._accepted)
 

@@ -101,7 +101,7 @@ class OutboundDoors(Doors):
             self.commons.loop,
             accepted.transport,
             write_timeout_s=self._limits.write_timeout_s,
-            closed=lambda raw: self.forget(raw, accepted),
+            closed=door.connection_closed,
         )
         self.remember(downstream)
         exchange = Exchange(door, downstream)
@@ -144,7 +144,8 @@ class _OutboundDoor:
             instance=doors.instance,
         )
 
-    def connection_closed(self, connection: ServerConnection) -> None:
+    def connection_closed(self, connection: ServerConnection | RawDownstream) -> None:
+        del self.new_exchange  # the cycle through it would wait for the rare collector
         self._doors.forget(connection, self._accepted)
 
     def enter(self, exchange: Exchange, head: RequestHead) -> Route:
