@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ambassador.control.admin import Admin, Reply
 from ambassador.core.model import ResponseHead
@@ -29,6 +29,12 @@ LIMITS = ServerLimits(
     head=HeadLimits(max_head=8192, max_fields=50, max_uri=2048),
     head_timeout_s=5.0,
     idle_timeout_s=60.0,
+)
+
+_FAILED: Final = Reply(
+    500,
+    b"text/plain; charset=utf-8",
+    b"This page could not be made; the event task_crashed says why.\n",
 )
 
 
@@ -135,7 +141,14 @@ class AdminExchange:
 
     async def _render(self, reply: Reply, method: bytes) -> None:
         render = reply.render
-        body = await asyncio.to_thread(render) if render is not None else b""
+        try:
+            body = await asyncio.to_thread(render) if render is not None else b""
+        except (
+            Exception
+        ):  # the guard of this task (E8): who scrapes gets an answer, and the event names the bug
+            if self._open:
+                self._answer(_FAILED, _FAILED.body, method)
+            raise
         if self._open:
             self._answer(reply, body, method)
 

@@ -69,6 +69,11 @@ class CredentialReload:
             self._metrics.reload_ended("credentials", "kept")
             self._log.warning("credentials_kept", reason=error.reason, problem=str(error))
             return
+        except (
+            Exception
+        ):  # the guard of this task (E8): the old set stays, and the event names the bug
+            self._metrics.reload_ended("credentials", "kept")
+            raise
         store.publish(prepared)
         self._directory.retire()
         self._metrics.reload_ended("credentials", "ok")

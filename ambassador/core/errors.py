@@ -184,6 +184,13 @@ class HopsEnded(LocalError):
     status = 200
 
 
+class TraceRefused(LocalError):
+    """We are the last for a TRACE, and echo none: it would show what hops before us added (RFC 9110 §9.3.8)."""
+
+    flag = ResponseFlag.NONE
+    status = 501
+
+
 class NoRoute(LocalError):
     flag = ResponseFlag.NO_ROUTE
     status = 404

@@ -55,12 +55,6 @@ _PLAINTEXT_ANSWER: Final = (
 )
 
 
-class Refusal(Protocol):
-    """Why a handshake was refused (`identity.tls.TlsRefused`)."""
-
-    reason: str
-
-
 class TlsServer(Protocol):
     """The server side of TLS, as `identity.tls` builds it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ambassador.core.errors import DownstreamProtocolError, HopsEnded
+from ambassador.core.errors import DownstreamProtocolError, HopsEnded, TraceRefused
 from ambassador.core.model import Field, RequestHead
 from ambassador.http.http1.limits import ServerLimits
 from ambassador.http.http1.server import ServerConnection
@@ -212,6 +212,8 @@ def count_hop(head: RequestHead) -> None:
             if not 0 < len(field.value) <= _MAX_HOP_DIGITS or not field.value.isdigit():
                 raise DownstreamProtocolError("bad_max_forwards", "Max-Forwards is not a number.")
             hops = int(field.value)  # ASCII digits: `bytes.isdigit` knows no others
+            if hops == 0 and head.method == b"TRACE":
+                raise TraceRefused("max_forwards", "TRACE is not echoed here.")
             if hops == 0:
                 raise HopsEnded("max_forwards", "Max-Forwards ended here.")
             value = b"%d" % (hops - 1)

@@ -28,6 +28,7 @@ TABLE = [
     ("AccessDenied", LocalError, "AD", 403, NEVER),
     ("LoopDetected", LocalError, "LD", 508, NEVER),
     ("HopsEnded", LocalError, "-", 200, NEVER),
+    ("TraceRefused", LocalError, "-", 501, NEVER),
     ("NoRoute", LocalError, "NR", 404, NEVER),
     ("RateLimited", LocalError, "RL", 429, NEVER),
     ("Overflow", LocalError, "UO", 503, NEVER),
