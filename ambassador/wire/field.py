@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ambassador.core.model import (
     CONNECTION,
@@ -27,8 +27,14 @@ from ambassador.core.model import (
     Field,
 )
 
+if TYPE_CHECKING:
+    from ambassador.wire.head import Section
+
 #: Longest line that is kept; together with `max_lines` this bounds the cache's memory (threat E7).
 MAX_CACHED_LINE: Final = 128
+#: Likewise of whole sections of a head, and how many of requests and of responses.
+MAX_CACHED_SECTION: Final = 1024
+MAX_SECTIONS: Final = 256
 _MAX_CACHED_NAME: Final = 64
 _MAX_NAMES: Final = 1024
 
@@ -110,7 +116,7 @@ class LineCache:
     Errors: HeadError for a malformed line; it is never kept.
     """
 
-    __slots__ = ("_classify", "_max_lines", "_names", "field", "lines")
+    __slots__ = ("_classify", "_max_lines", "_names", "field", "lines", "requests", "responses")
 
     def __init__(self, classify: Callable[[bytes], int], *, max_lines: int = 4096) -> None:
         self._classify = classify
@@ -118,11 +124,21 @@ class LineCache:
         self._names: dict[bytes, tuple[bytes, int]] = {}
         self.lines = _Lines()
         self.lines.parse = self._parse
+        #: Sections of heads seen before, by their bytes (`wire.head`).
+        self.requests: dict[bytes, Section] = {}
+        self.responses: dict[bytes, Section] = {}
         #: `lines[line]` for `map`.
         self.field: Callable[[bytes], Field] = self.lines.__getitem__
 
     def __repr__(self) -> str:
         return f"LineCache({len(self.lines)} of {self._max_lines} lines)"
+
+    def keep(self, sections: dict[bytes, Section], text: bytes, section: Section) -> None:
+        """Keep a section, unless it is long, or has a line that is never kept."""
+        if len(text) <= MAX_CACHED_SECTION and not section.shape.roles & _UNCACHED:
+            if len(sections) >= MAX_SECTIONS:
+                sections.clear()
+            sections[text] = section
 
     def line(self, line: bytes) -> Field:
         """Give the field that a line (without its CRLF) holds."""

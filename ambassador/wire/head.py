@@ -6,9 +6,10 @@ routes or what a proxy adds. Writers are in `render`.
 Rules: whatever two readers could read differently is refused (RFC 9112 §11.2). Fields that speak of this
 connection only (`WIRE_ROLES`) become attributes of the head or vanish; what `Connection` nominates vanishes too.
 
-Theory of operation: a head is split at CRLF; each line is one look-up in the line cache, which holds checked
-fields only; so the loop adds no check of its own. Lone CR, LF and NUL cannot hide: they are inside a line
-then, and no line with a control character passes.
+Theory of operation: what stands behind the first line is one look-up, for clients repeat all but the request line
+and applications, within a second, most of their responses. What is new is split at CRLF; each line is one look-up in
+the line cache, which holds checked fields only; so the loop adds no check of its own. Lone CR, LF and NUL cannot
+hide: they are inside a line then, and no line with a control character passes.
 
 Measured by benchmarks/micro/head.py.
 """
@@ -72,6 +73,7 @@ _role: Final = attrgetter("role")
 _MAX_SHAPES: Final = 1024
 _MAX_KEPT_SHAPE: Final = 32
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_NOTHING: Final[tuple[bool, ...]] = ()
 # Options that are no names of fields, or of fields that never are in `fields`.
 _OWN_OPTIONS: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
 _ONE_OPTION: Final = {
@@ -137,9 +139,7 @@ def head_too_large(buffer: bytes | bytearray, begin: int, limits: HeadLimits) ->
     return HeadError(431, "head_too_large", "The head is too large.")
 
 
-def _beyond_limits(block: bytes, lines: list[bytes], limits: HeadLimits) -> HeadError:
-    if len(block) + _END > limits.max_head:
-        return head_too_large(block, 0, limits)
+def _too_many_fields() -> HeadError:
     return HeadError(431, "too_many_fields", "The head has too many fields.")
 
 
@@ -170,6 +170,56 @@ class Shape:
 
     def __repr__(self) -> str:
         return f"Shape({len(self.kept)} lines)"
+
+
+class Section:
+    """The lines of a head behind its first one, checked and sorted; never changed: the next head may have the same.
+
+    `kept` are the `fields` that go on, `marked` those of them that have a role.
+    """
+
+    __slots__ = ("fields", "kept", "marked", "shape")
+
+    def __init__(
+        self,
+        fields: tuple[Field, ...],
+        shape: Shape,
+        kept: tuple[bool, ...],
+        marked: tuple[bool, ...],
+    ) -> None:
+        self.fields = fields
+        self.shape = shape
+        self.kept = tuple(compress(fields, kept))
+        self.marked = tuple(compress(fields, marked))
+
+    def __repr__(self) -> str:
+        return f"Section({len(self.fields)} fields)"
+
+
+def _read_lines(
+    text: bytes, cache: LineCache, limits: HeadLimits
+) -> tuple[tuple[Field, ...], Shape]:
+    lines = text.split(b"\r\n") if text else []
+    if len(lines) > limits.max_fields:
+        raise _too_many_fields()
+    fields = tuple(map(cache.field, lines))
+    return fields, shape_of[tuple(map(_role, fields))]
+
+
+def _request_section(text: bytes, cache: LineCache, limits: HeadLimits) -> Section:
+    """Read the lines of a request and keep them. Errors: HeadError for a malformed one, or too many."""
+    fields, shape = _read_lines(text, cache, limits)
+    section = Section(fields, shape, shape.kept, shape.marked)
+    cache.keep(cache.requests, text, section)
+    return section
+
+
+def _response_section(text: bytes, cache: LineCache, limits: HeadLimits) -> Section:
+    """Read the lines of a response and keep them. Errors: HeadError for a malformed one, or too many."""
+    fields, shape = _read_lines(text, cache, limits)
+    section = Section(fields, shape, shape.relayed, _NOTHING)
+    cache.keep(cache.responses, text, section)
+    return section
 
 
 class _Shapes(dict[tuple[int, ...], Shape]):
@@ -223,33 +273,36 @@ def parse_request_head(
     Errors: HeadError 400, 414, 417, 431, 501, 505.
     Source: RFC 9112 §2-§6, §9.3.
     """
-    lines = block.split(b"\r\n")
-    if len(lines) - 1 > limits.max_fields or len(block) + _END > limits.max_head:
-        raise _beyond_limits(block, lines, limits)
+    line, _, text = block.partition(b"\r\n")
+    if len(block) + _END > limits.max_head:
+        raise head_too_large(block, 0, limits)
     target_authority: bytes | None = None
     scheme, version = b"http", 11
-    usual = origin_form(lines[0])
+    usual = origin_form(line)
     if usual is not None:
         method, path = usual.groups()
         if len(path) > limits.max_uri:
             raise uri_too_long()
     else:
-        method, scheme, target_authority, path, version = other_form(lines[0], limits.max_uri)
-    del lines[0]
-    found = list(map(cache.field, lines))
-    shape = shape_of[tuple(map(_role, found))]
-    fields = list(compress(found, shape.kept))
-    marked = list(compress(found, shape.marked))
-    stamped = list(compress(found, shape.stamped)) if shape.roles & STAMPED else ()
+        method, scheme, target_authority, path, version = other_form(line, limits.max_uri)
+    section = cache.requests.get(text)
+    if section is None:
+        section = _request_section(text, cache, limits)
+    elif len(section.fields) > limits.max_fields:
+        raise _too_many_fields()
+    shape = section.shape
+    kept = list(section.kept)
+    marked = section.marked
+    stamped = list(compress(section.fields, shape.stamped)) if shape.roles & STAMPED else ()
     roles = shape.roles
     if shape.only == HOST and usual is not None:
         # Nearly every request without body: nothing but Host, nothing to decide.
-        authority = found[shape.place].value
-        head = RequestHead(method, scheme, authority, path, fields, 0, roles, 11, marked, stamped)
+        authority = section.fields[shape.place].value
+        head = RequestHead(method, scheme, authority, path, kept, 0, roles, 11, marked, stamped)
         return head, NO_BODY, True
-    wire = list(compress(found, shape.wire))
+    wire = list(compress(section.fields, shape.wire))
     head = RequestHead(
-        method, scheme, target_authority or b"", path, fields, 0, roles, version, marked, stamped
+        method, scheme, target_authority or b"", path, kept, 0, roles, version, marked, stamped
     )
     framing, options = _frame_request(head, wire)
     return head, framing, _request_persists(head, options, target_authority)
@@ -318,21 +371,24 @@ def parse_response_head(
     Errors: HeadError; whatever its status, the response is answered for with 502.
     Source: RFC 9112 §4-§6, §9.3.
     """
-    lines = block.split(b"\r\n")
-    if len(lines) - 1 > limits.max_fields or len(block) + _END > limits.max_head:
-        raise _beyond_limits(block, lines, limits)
-    status, reason, version = status_of[lines[0]]
-    del lines[0]
-    found = list(map(cache.field, lines))
-    shape = shape_of[tuple(map(_role, found))]
-    fields = list(compress(found, shape.relayed))
+    line, _, text = block.partition(b"\r\n")
+    if len(block) + _END > limits.max_head:
+        raise head_too_large(block, 0, limits)
+    status, reason, version = status_of[line]
+    section = cache.responses.get(text)
+    if section is None:
+        section = _response_section(text, cache, limits)
+    elif len(section.fields) > limits.max_fields:
+        raise _too_many_fields()
+    shape = section.shape
+    kept = list(section.kept)
     roles = shape.roles
-    head = ResponseHead(status, reason, fields, None, roles, version)
+    head = ResponseHead(status, reason, kept, None, roles, version)
     if shape.only == CONTENT_LENGTH and status >= 200 and version == 11:
-        head.content_length = int(found[shape.place].value)
+        head.content_length = int(section.fields[shape.place].value)
         if status not in {204, 304} and request_method not in _BODY_DEPENDS:
             return head, LENGTH, True  # nearly every response
-    wire = list(compress(found, shape.wire))
+    wire = list(compress(section.fields, shape.wire))
     options = _options(wire) if roles & CONNECTION else _NO_OPTIONS
     framing = _frame_response(head, wire, request_method, options)
     persists = framing not in {UNTIL_EOF, TUNNEL} and b"close" not in options
