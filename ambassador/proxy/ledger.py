@@ -78,8 +78,8 @@ class Ledger:
         log = self._access_log
         for exchange in ended:
             self._count(exchange)
-            if log is not None:
-                log.write(_record(exchange))
+        if log is not None:
+            log.write(*map(_record, ended))
 
     def _time_passed(self) -> None:
         self._armed = False

@@ -106,22 +106,19 @@ class AccessLog:
         """Why the last write failed, empty when it did not."""
         return self._writer.error
 
-    def write(self, record: ExchangeRecord) -> None:
-        """Take the record of an ended exchange; nobody may change it afterwards."""
-        if (
-            self._sample < 1.0
-            and record.flags == "-"
-            and record.status < _FIRST_FAILURE
-            and self._chance() >= self._sample
-        ):
-            return
+    def write(self, *records: ExchangeRecord) -> None:
+        """Take the records of ended exchanges; nobody may change them afterwards."""
         batch = self._batch
-        batch.append(record)
+        batch += records if self._sample >= 1.0 else filter(self._is_chosen, records)
         if len(batch) >= BATCH_RECORDS:
             self.flush()
-        elif not self._armed:
+        elif batch and not self._armed:
             self._armed = True
             self._call_later(FLUSH_AFTER_S, self._time_passed)
+
+    def _is_chosen(self, record: ExchangeRecord) -> bool:
+        is_failure = record.flags != "-" or record.status >= _FIRST_FAILURE
+        return is_failure or self._chance() < self._sample
 
     def flush(self) -> None:
         """Encode what is collected and hand it to the writer."""

@@ -21,8 +21,8 @@ class Log:
     def __init__(self) -> None:
         self.records: list[ExchangeRecord] = []
 
-    def write(self, record: ExchangeRecord) -> None:
-        self.records.append(record)
+    def write(self, *records: ExchangeRecord) -> None:
+        self.records += records
 
 
 class Books:
