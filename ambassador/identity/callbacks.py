@@ -24,6 +24,7 @@ from ambassador.identity.refusal import UNJUDGED, TlsRefused, verify_number
 _ffi: Any = _untyped_ffi
 _ALERT_FATAL: Final = 2  # SSL_TLSEXT_ERR_ALERT_FATAL
 _CONNECTION_INDEX: Final = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
+_ALERT: Final = SSL.SSL_CB_ALERT
 _ROOT_OF_LEAF: Final = 1  # the depth of a root that issued the leaf itself
 _BUFFER_BYTES: Final = 16384
 _buffer: Any = _ffi.new("char[]", _BUFFER_BYTES)
@@ -171,12 +172,14 @@ verify_callback: Any = _ffi.callback(
 )
 
 
-def _on_late_step(ssl: Any, _where: int, _result: int) -> None:
+def _on_late_step(ssl: Any, where: int, _result: int) -> None:
     """Count what one read does for messages that carry no byte of the application, and stop it when it is a storm.
 
     OpenSSL takes all that lie in the socket inside one `SSL_read`, which a peer at line rate would never let end: the
     whole loop would stand (threats D4, E2; RFC 8446 §4.6.3). Told that the peer has ended, it reads no further.
     """
+    if where & _ALERT:  # the end of nearly every connection; OpenSSL bounds other alerts itself
+        return
     handshake = SSL.Connection._reverse_mapping[ssl].get_app_data()
     handshake.late_steps += 1
     if handshake.late_steps > MAX_LATE_STEPS:
