@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ambassador.core.clock import SystemClock
 from ambassador.core.errors import ConfigError, ConfigErrors, CredentialError
+from ambassador.core.units import rough_duration
 from ambassador.identity import authority as authorities
 from ambassador.identity import development
 from ambassador.identity.authority import Authority, LeafRequest
@@ -30,8 +31,6 @@ _P = ParamSpec("_P")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _OWNER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?", re.ASCII)
-_DAY_S = 86400.0
-_HOUR_S = 3600.0
 #: Reasons that are no fault of configuration or credentials: the command could not do its work.
 _FAILED = {"file_exists", "cannot_write"}
 #: Reasons that only an option can have.
@@ -324,9 +323,7 @@ def _key_kind(certificate: x509.Certificate) -> str:
 
 def _days_left(certificate: x509.Certificate) -> str:
     left_s = certificate.not_valid_after_utc.timestamp() - SystemClock().wall()
-    if left_s >= 2 * _DAY_S:
-        return f"{round(left_s / _DAY_S)} days"
-    return f"{max(0, round(left_s / _HOUR_S))} h"
+    return rough_duration(max(0.0, left_s))
 
 
 def _as_json(folder: Path, certificate: x509.Certificate, *, action: str) -> dict[str, object]:

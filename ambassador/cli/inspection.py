@@ -20,6 +20,7 @@ from ambassador.config.model import Config, ServiceConfig
 from ambassador.core.clock import SystemClock
 from ambassador.core.errors import CredentialError
 from ambassador.core.model import Address, PeerIdentity, TlsSession
+from ambassador.core.units import rough_duration
 from ambassador.identity import peer, probe
 from ambassador.identity.credentials import Credentials
 from ambassador.identity.credentials import load as load_credentials
@@ -31,8 +32,6 @@ from ambassador.policy.authorization import Authorizer, matches
 from ambassador.telemetry.text import clean
 
 _TIMEOUT_S = 5.0
-_DAY_S = 86400.0
-_HOUR_S = 3600.0
 _MAX_PORT = 65535
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", re.ASCII)
 
@@ -300,12 +299,7 @@ def _describe_presented(shown: PresentedPeer) -> str:
 def _expiry(not_after: float) -> str:
     left_s = not_after - SystemClock().wall()
     word, amount_s = ("expired", -left_s) if left_s < 0 else ("expires in", left_s)
-    text = (
-        f"{round(amount_s / _DAY_S)} days"
-        if amount_s >= 2 * _DAY_S
-        else f"{round(amount_s / _HOUR_S)} h"
-    )
-    return f"{word} {text}" + (" ago" if left_s < 0 else "")
+    return f"{word} {rough_duration(amount_s)}" + (" ago" if left_s < 0 else "")
 
 
 def _as_json(identity: PeerIdentity, session: TlsSession | None = None) -> dict[str, object]:

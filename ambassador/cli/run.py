@@ -36,8 +36,11 @@ GC_THRESHOLDS = (50_000, 20, 100)
     type=click.Choice(LEVELS),
     help="In place of log.level of the file.",
 )
-def command(option: str | None, log_level: str | None) -> None:
+@click.option("--enable-faults", is_flag=True, hidden=True)
+def command(option: str | None, log_level: str | None, *, enable_faults: bool) -> None:
     """Load, check, serve."""
+    if enable_faults:
+        raise click.UsageError("--enable-faults is not built yet.")
     raise SystemExit(run(option, log_level))
 
 

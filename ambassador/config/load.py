@@ -23,8 +23,10 @@ from ambassador.config.words import nearest, quote
 from ambassador.core.errors import ConfigError, ConfigErrors, CredentialError
 
 if TYPE_CHECKING:
-    from ambassador.config.model import Config
+    from ambassador.config.model import Config, IdentityConfig
 
+#: Reasons of a `CredentialError` that speak of one file alone.
+_FILE_REASONS = frozenset({"file_missing", "file_unreadable", "file_strange"})
 PLACES = ("ambassador.yaml", "/etc/ambassador/ambassador.yaml")
 
 _PREFIX = "AMBASSADOR_"
@@ -220,18 +222,12 @@ def _strange_variables(environ: Mapping[str, str]) -> Iterable[str]:
 
 def _with_files(config: Config, document: Document) -> Config:
     """Check the files that a configuration names, and add their warnings to its own."""
-    errors = []
+    errors: list[ConfigError] = []
     warnings = config.warnings
     if config.identity is not None:
-        from ambassador.identity import credentials  # noqa: PLC0415  # cryptography is slow to import
-
         place = document.error(("identity",), "", of_key=True)
-        try:
-            loaded = credentials.load(config.identity)
-        except CredentialError as error:
-            errors.append(document.error(("identity",), str(error), of_key=True))
-        else:
-            warnings += tuple(f"{place}{warning}" for warning in loaded.warnings)
+        found = _credential_problems(config.identity, document, errors)
+        warnings += tuple(f"{place}{warning}" for warning in found)
     if config.access_log is not None and config.access_log.path != "-":
         problem = _unwritable(Path(config.access_log.path))
         if problem:
@@ -239,6 +235,56 @@ def _with_files(config: Config, document: Document) -> Config:
     if errors:
         raise ConfigErrors(_by_line(errors))
     return dataclasses.replace(config, warnings=warnings)
+
+
+def _credential_problems(
+    identity: IdentityConfig, document: Document, errors: list[ConfigError]
+) -> tuple[str, ...]:
+    """Add what is wrong with a set of credentials to `errors`; give its warnings."""
+    from ambassador.identity import credentials  # noqa: PLC0415  # cryptography is slow to import
+
+    try:
+        return credentials.load(identity).warnings
+    except CredentialError as error:
+        if error.reason in _FILE_REASONS:
+            errors += _once(_unreadable(identity, document))
+        else:
+            errors.append(_about_file(str(error), identity, document))
+        return ()
+
+
+def _identity_keys(
+    identity: IdentityConfig, document: Document
+) -> list[tuple[Path, documents.KeyPath]]:
+    """Give each file of the credentials, and the key that names it."""
+    root = document.root
+    given = root.get("identity") if isinstance(root, dict) else None
+    keys = given if isinstance(given, dict) else {}
+    files = [("certificate", identity.certificate), ("private_key", identity.private_key)]
+    files += [("trust_bundle", path) for path in identity.trust_bundles.values()]
+    files += [("crl", path) for path in identity.crl]
+    return [(path, ("identity", key) if key in keys else ("identity",)) for key, path in files]
+
+
+def _unreadable(identity: IdentityConfig, document: Document) -> Iterable[ConfigError]:
+    """Say of every file that cannot be read why, at the key that names it."""
+    from ambassador.identity.credentials import MAX_CRL_BYTES  # noqa: PLC0415  # only to check files
+    from ambassador.identity.reading import FileReader  # noqa: PLC0415
+
+    with FileReader() as reader:
+        for path, key in _identity_keys(identity, document):
+            try:
+                reader.read(path, max_bytes=MAX_CRL_BYTES)
+            except CredentialError as error:
+                yield document.error(key, str(error), of_key=True)
+
+
+def _about_file(text: str, identity: IdentityConfig, document: Document) -> ConfigError:
+    """Give what is wrong with a set of credentials, at the key of the file that the sentence begins with."""
+    for path, key in _identity_keys(identity, document):
+        if text.startswith(f"{path}:"):
+            return document.error(key, text, of_key=True)
+    return document.error(("identity",), text, of_key=True)
 
 
 def _unwritable(path: Path) -> str:

@@ -44,11 +44,21 @@ def _problem(error: dict[str, Any], document: Document) -> ConfigError | None:
             return document.error((*path, loc[-1]), f"missing; {cure}", of_key=True)
         case "value_error":
             of_key = loc[-1] == "[key]"
-            return document.error(path, str(error["ctx"]["error"]), of_key=of_key)
+            text = str(error["ctx"]["error"])
+            if loc[-1] in _CURES:  # a key that cannot be left out
+                text = text.replace("name at least one, or leave the key out", _CURES[str(loc[-1])])
+            return document.error(path, text, of_key=of_key)
         case "dict_type" | "model_type" | "model_attributes_type":
-            return document.error(path, f"expected a mapping, got {show(value)}")
+            return document.error(path, f"expected {_wanted(path, value)}, got {show(value)}")
         case _:  # list_type: there are no other types of ours
             return document.error(path, f"expected a list, got {show(value)}")
+
+
+def _wanted(path: KeyPath, value: Any) -> str:
+    if path[-1:] == ("peer",) and isinstance(value, str):
+        near = " (did you mean that?)" if nearest(value, ["any_verified"]) else ""
+        return f'{{spiffe: "spiffe://…"}}, a list of such, or any_verified{near}'
+    return "a mapping"
 
 
 def locate(document: Document, loc: tuple[str | int, ...]) -> tuple[KeyPath, Any]:

@@ -42,6 +42,17 @@ def format_duration(seconds: float) -> str:
     return f"{amount:.6f}".rstrip("0").rstrip(".") + unit
 
 
+def rough_duration(seconds: float) -> str:
+    """Give a length of time as people say it: `30 days`, `5 h`, `12 min`, `40 s`.
+
+    Units: `seconds` is not negative.
+    """
+    for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{round(seconds / size)} {name}"
+    return f"{round(seconds)} s"
+
+
 def parse_size(text: str) -> int:
     """Give the bytes of "512B", "64KiB", "1MiB" or "1GiB".
 

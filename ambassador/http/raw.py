@@ -191,6 +191,11 @@ class RawDownstream(_Raw):
         self._events = events
         self._transport.start(self)
 
+    def look(self, _before: object) -> object:
+        """See whether the peer is still there."""
+        self._transport.look()
+        return self._events
+
     # ---- what the exchange calls ---------------------------------------------------------------------------
 
     def write_body(self, chunk: bytes, end: bool) -> bool:  # noqa: FBT001

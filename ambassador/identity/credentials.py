@@ -44,7 +44,7 @@ _LEAF_PROBLEMS: Final = {
 }
 
 _MIN_RSA_BITS: Final = 2048
-_MAX_CRL_BYTES: Final = 16 * 1024 * 1024
+MAX_CRL_BYTES: Final = 16 * 1024 * 1024
 _MAX_BUNDLE_ENTRIES: Final = 256
 
 
@@ -96,7 +96,7 @@ def load(settings: IdentitySettings, *, clock: Clock | None = None) -> Credentia
         bundle_files = {
             domain: reader.read(path) for domain, path in settings.trust_bundles.items()
         }
-        crl_files = [reader.read(path, max_bytes=_MAX_CRL_BYTES) for path in settings.crl]
+        crl_files = [reader.read(path, max_bytes=MAX_CRL_BYTES) for path in settings.crl]
     warnings = _check_mode(key_file)
     leaf, *chain = _parse_certificates(certificate_file)
     _check_leaf(leaf, certificate_file.name)

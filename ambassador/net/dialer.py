@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -122,7 +123,8 @@ async def _connect(address: Address) -> socket.socket:
                 failure = error
     number = failure.errno if failure is not None else None
     reason = _CONNECT_REASONS.get(number or 0, "connect_failed")
-    text = failure.strerror if failure is not None and failure.strerror else "failed"
+    # The system's words: asyncio's own name the address once more, as a tuple.
+    text = os.strerror(number) if number and number > 0 else "failed"
     raise DialError(reason, f"{address}: {text.lower()}")
 
 

@@ -14,6 +14,8 @@ Rules
 * Writing: straight to the socket; what it does not take waits in `_waiting`, above `HIGH_WATER` `write` says
   False, and `writable` is called once half of that has gone.
 * A TLS write that wanted to wait is repeated with the same bytes in front; more may be appended behind them.
+* A TLS write can want to *read*: the peer has sent half a message of a handshake (RFC 8446 §5.1 lets it), and OpenSSL
+  sends nothing before it has the rest. Then the next read repeats it, not the room in the socket: that is there.
 * A failed write does not end the reading: an early response may be waiting in the socket (RFC 9112 §9.5).
 * `transport_closed` is called exactly once, and nothing after it.
 """
@@ -125,6 +127,7 @@ class Transport:
     """A connected socket; see the module for its rules."""
 
     __slots__ = (
+        "_awaits_read",
         "_budget",
         "_closing",
         "_crashed",
@@ -175,6 +178,7 @@ class Transport:
             self._recv, self._send, self._explain = io
         self._crashed = crashed
         self._waiting = bytearray()
+        self._awaits_read = False  # what waits can go out only after a read
         self._closing = False  # close once everything has gone
         self._shut = False  # our direction is ended, or will be once everything has gone
         self._end_sent = False
@@ -228,6 +232,10 @@ class Transport:
             # Decrypted bytes that no readiness will announce.
             self._loop.call_soon(self._on_readable)
 
+    def look(self) -> None:
+        """Read what no readiness may have told of: a reset behind bytes that were read (see the rules)."""
+        self._on_readable()
+
     def is_quiet(self) -> bool:
         """Say whether nothing has arrived that was not read yet, not even an end: an idle connection is alive."""
         if self.closed or self._eof_seen or self._write_broken or self._closing:
@@ -250,6 +258,9 @@ class Transport:
     def _on_readable(self) -> None:
         if not self.reading:
             return  # paused or closed after this callback was queued
+        if self._awaits_read:
+            self._awaits_read = False
+            self._loop.add_writer(self._fd, self._on_writable)  # after this read
         try:
             data = self._recv(self.read_size)
         except _WANT:
@@ -337,8 +348,9 @@ class Transport:
         else:
             try:
                 sent = self._send(data)
-            except _WANT:
+            except _WANT as want:
                 sent = 0
+                self._awaits_read = isinstance(want, SSL.WantReadError)
             except (OSError, SSL.Error) as error:
                 self._break_writing(error)
                 return True
@@ -356,8 +368,8 @@ class Transport:
             try:
                 while rest:
                     rest = rest[self._send(rest) :]
-            except _WANT:
-                pass  # `rest` is exactly what has to be repeated
+            except _WANT as want:  # `rest` is exactly what has to be repeated
+                self._awaits_read = isinstance(want, SSL.WantReadError)
             except (OSError, SSL.Error) as error:
                 self._break_writing(error)
                 return
@@ -365,7 +377,8 @@ class Transport:
             self._waiting += rest
             self.stalled = True
             self._budget.used += len(rest)
-            self._loop.add_writer(self._fd, self._on_writable)
+            if not self._awaits_read:
+                self._loop.add_writer(self._fd, self._on_writable)
 
     def _on_writable(self) -> None:
         waiting = self._waiting
@@ -376,8 +389,10 @@ class Transport:
                 del waiting[:sent]
                 self.progress += sent
                 self._budget.used -= sent
-        except _WANT:
-            pass  # the writer stays registered; tell the receiver below about what has gone
+        except _WANT as want:  # tell the receiver below about what has gone
+            if isinstance(want, SSL.WantReadError):
+                self._awaits_read = True
+                self._loop.remove_writer(self._fd)
         except (OSError, SSL.Error) as error:
             self._break_writing(error)
             return

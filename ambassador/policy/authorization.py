@@ -178,10 +178,11 @@ class _Condition:
         if not self._denies:
             return False
         # Fail closed: no path (CONNECT, OPTIONS *) meets every `deny` with paths (threats A8, F4), and many
-        # applications serve /admin/ as /admin.
+        # applications serve /admin/ as /admin, or the other way round.
         if not key.startswith(b"/"):
             return True
-        return key.endswith(b"/") and any(pattern.matches(key[:-1]) for pattern in paths)
+        other = key[:-1] if key.endswith(b"/") else key + b"/"
+        return any(pattern.matches(other) for pattern in paths)
 
 
 class PeerAuthorization:

@@ -31,14 +31,18 @@ if TYPE_CHECKING:
 
 #: More hops than any request has; `int` of a longer number would only cost time.
 _MAX_HOP_DIGITS: Final = 9
+#: Who has waited so long for a response is looked at, and again and again. Units: seconds.
+LOOK_S: Final = 1.0
 
 
 class Connection(Protocol):
-    """An open downstream connection, as drain sees it."""
+    """An open downstream connection, as its doors see it."""
 
     def drain(self) -> None: ...
 
     def abort(self) -> None: ...
+
+    def look(self, before: object) -> object: ...
 
 
 class Door(Protocol):
@@ -110,7 +114,9 @@ class Doors:
 
     __slots__ = (
         "_limits",
+        "_looks",
         "_stats",
+        "_waited",
         "commons",
         "connections",
         "direction",
@@ -126,6 +132,8 @@ class Doors:
         self.commons = commons
         self.connections: set[Connection] = set()
         self.draining = False
+        self._looks = False  # a look is due
+        self._waited: dict[Connection, object] = {}
         self.pseudonym = commons.pseudonym()
         self.release: Callable[
             [Accepted], None
@@ -163,6 +171,22 @@ class Doors:
         """A connection is served from now on, until `forget`."""
         self._stats.opened()
         self.connections.add(connection)
+        if not self._looks:
+            self._looks = True
+            self.commons.loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """See of those who have waited for one response since the last look whether they are still there.
+
+        uvloop does not tell of a reset behind a request that was read: slot, upstream and the app's work would be
+        held until there is a response (see `net.transport`).
+        """
+        before = self._waited
+        awaited = [(one, one.look(before.get(one))) for one in list(self.connections)]
+        self._waited = {one: exchange for one, exchange in awaited if exchange is not None}
+        self._looks = bool(self.connections)
+        if self._looks:
+            self.commons.loop.call_later(LOOK_S, self._look)
 
     def forget(self, connection: Connection, accepted: Accepted) -> None:
         """A connection has ended."""

@@ -29,6 +29,7 @@ from ambassador.core.model import DATE, IDENTITY, RequestHead, ResponseHead
 from ambassador.net.alarm import NEVER
 from ambassador.policy.headers import sanitize_response, sanitize_trailers
 from ambassador.policy.retry import IDEMPOTENT, Verdict, decide
+from ambassador.policy.trace_context import stamp
 from ambassador.proxy.attempt import Attempt
 from ambassador.proxy.deadlines import due_at, expired
 from ambassador.proxy.guard import guard_steps
@@ -281,9 +282,7 @@ class Exchange:
             sanitize_response(head)
         extra = self.door.response_extra
         if head.version == _HTTP_1_0 and extra:
-            extra = extra.replace(
-                b" 1.1 ", b" 1.0 ", 1
-            )  # the version as received (RFC 9110 §7.6.3)
+            extra = extra.replace(b" 1.1 ", b" 1.0 ", 1)  # as received (RFC 9110 §7.6.3)
         if not roles & DATE:
             # RFC 9110 §6.6.1: who forwards a response without Date adds the time of its receipt.
             extra += self._surroundings.date.at(self._surroundings.wall())
@@ -457,11 +456,8 @@ class Exchange:
 
     def _end_tunnel(self) -> None:
         """One direction has ended; the exchange has when both have."""
-        if (
-            self.response_side is ENDED
-            and self.request_side is COMPLETE
-            and self._attempt is not None
-        ):
+        is_over = self.response_side is ENDED and self.request_side is COMPLETE
+        if is_over and self._attempt is not None:
             self._close_books()
 
     def _response_ended(self) -> None:
@@ -497,6 +493,8 @@ class Exchange:
         self._response_ended()
         self._end_attempt()
         self.status = error.status
+        if not self.request_id:  # by which lines of two proxies are joined
+            self.request_id, self.trace_id, _ = stamp(self.head, self._surroundings.random_bits)
         downstream = self._downstream
         if error.status == 0:
             downstream.reset()

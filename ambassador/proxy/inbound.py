@@ -288,7 +288,8 @@ class _InboundDoor:
         """Authorise; a path that two readers could read differently is refused before a rule looks at it (F1)."""
         doors = self._doors
         constant = self._authorization.constant
-        if doors.needs_normal_paths and (constant is None or constant.allowed):
+        is_denied = constant is not None and not constant.allowed
+        if doors.needs_normal_paths and (not is_denied or doors.config.audit):
             path = head.path
             if path.startswith(b"/") and not is_normal_path(path):
                 raise DownstreamProtocolError("path_not_normal")

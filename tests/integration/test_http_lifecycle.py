@@ -848,3 +848,16 @@ def test_connect_is_not_for_peers(inbound: Side) -> None:
     answer = inbound.refused(b"CONNECT payments:443 HTTP/1.1\r\nHost: payments:443\r\n\r\n" + GET)
 
     assert answer.startswith(b"HTTP/1.1 501 ")
+
+
+# --- departures
+
+
+def test_a_client_that_resets_behind_its_request_is_noticed_while_it_waits(outbound: Side) -> None:
+    """uvloop forgets a descriptor with its error, and the request before it was read in one piece."""
+    client = outbound.connect()
+    client.send(get(b"/gone"))
+    client.reset()
+
+    record = outbound.sidecar.wait_for_record(path="/gone")
+    assert (record["flags"], record["status"]) == ("DC", 0)

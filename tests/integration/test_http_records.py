@@ -302,3 +302,19 @@ def test_many_exchanges_of_one_connection_leave_a_record_each(side: Side, stage:
 
     for number in range(20):
         side.sidecar.wait_for_record(path=f"/n{number}-{side.direction}", status=200)
+
+
+def test_a_refused_request_has_its_ids_in_the_line(side: Side) -> None:
+    """By them the lines of two proxies are joined; what is not well formed is replaced."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    client = side.connect()
+    lines = ("X-Request-Id: mine-7", f"traceparent: 00-{trace}-b7ad6b7169203331-01")
+    path, host, method = "/refused", "payments", "DELETE"
+    if side.direction == "outbound":
+        host, method = "nobody", "GET"
+    client.send(request(path, method, *lines, host=host))
+    client.read_message()
+
+    record = side.sidecar.wait_for_record(path=path, request_id="mine-7")
+    assert record["trace_id"] == trace
+    assert record["status"] in {403, 404}

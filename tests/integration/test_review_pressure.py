@@ -146,11 +146,13 @@ def test_what_is_malformed_before_its_head_went_out_is_a_502(side: Side, body: b
 def test_an_empty_line_is_not_the_begin_of_a_request(side: Side) -> None:
     """RFC 9112 §2.2: no deadline of a head runs, and nobody gets a 408 for it."""
     client = side.connect()
-    client.send(GET)
+    path = f"/before-an-empty-line-{side.direction}"
+    client.send(GET.replace(b" / ", b" %b " % path.encode()))
     up = side.upstream()
     up.read_message()
     up.send(OK)
     client.read_message()
+    side.sidecar.wait_for_record(path=path)
     records = len(side.sidecar.records)
 
     client.send(b"\r\n")

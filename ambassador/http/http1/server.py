@@ -107,13 +107,16 @@ class ServerConnection(Http1Connection):
         self._keep_alive = False
         # A request that has arrived unread is still answered; it would be lost in a reset else (RFC 9112 §9.3.1).
         # The look at a TLS socket may begin an exchange, hence the second look at the phase.
-        if (
-            self._phase == IDLE
-            and not self._buffer
-            and self._transport.is_quiet()
-            and self._phase <= HEAD
-        ):
+        is_idle = self._phase == IDLE and not self._buffer
+        if is_idle and self._transport.is_quiet() and self._phase <= HEAD:
             self._transport.close()
+
+    def look(self, before: object) -> object:
+        """Give whose response the peer waits for; if that is `before`, see whether the peer is still there."""
+        awaited = self._events if self._phase == WAIT else None
+        if awaited is not None and awaited is before:
+            self._transport.look()
+        return awaited
 
     def abort(self) -> None:
         """Cut at once, when the drain is forced."""
@@ -398,11 +401,9 @@ class ServerConnection(Http1Connection):
 
     def _stalled(self) -> None:
         if self._write_watch is None:
+            timeout_s = self._server_limits.write_timeout_s
             self._write_watch = WriteWatch(
-                self._loop,
-                self._transport,
-                self._server_limits.write_timeout_s,
-                self._write_timed_out,
+                self._loop, self._transport, timeout_s, self._write_timed_out
             )
         self._write_watch.begin()
 
@@ -417,10 +418,10 @@ class ServerConnection(Http1Connection):
         self._exchange_at = NEVER
         if self._phase == WAIT and self._keep_alive:
             self._await_next()
-        elif self._phase == WAIT and not (
-            self._draining or self._buffer or self._lingers or self._transport.stalled
-        ):
-            # The peer asked for the end and has its answer, so nothing is on its way that a reset could hit.
+        elif (
+            self._phase == WAIT
+            and not (self._draining or self._buffer or self._lingers or self._transport.stalled)
+        ):  # the peer asked for the end and has its answer: nothing is on its way that a reset could hit
             self._transport.close()
         else:
             self._linger()
@@ -431,7 +432,10 @@ class ServerConnection(Http1Connection):
             # Still WAIT, so that what arrives meanwhile stays behind what is there. A peer that does not take its
             # answers gets no more of them until `writable` (E3).
             self._loop.call_soon(self._next_pipelined)
-            return
+        else:
+            self._begin_idle()
+
+    def _begin_idle(self) -> None:
         self._phase = IDLE
         now = self._loop.time()
         self._phase_at = min(now + self._server_limits.idle_timeout_s, self._age_at)
@@ -441,8 +445,8 @@ class ServerConnection(Http1Connection):
             self._phase_at = now + AGED_IDLE_S
         if self._phase_at < self._alarm.at:
             self._alarm.set(self._phase_at)
-        if not transport.reading:
-            transport.resume_reading()  # stopped for a dial, or by a full buffer
+        if not self._transport.reading:
+            self._transport.resume_reading()  # stopped for a dial, or by a full buffer
 
     def _next_pipelined(self) -> None:
         """Start the next exchange from the loop (E3)."""
@@ -450,8 +454,7 @@ class ServerConnection(Http1Connection):
             return
         try:
             if self._buffer:
-                self._phase = IDLE
-                self._transport.resume_reading()
+                self._begin_idle()  # empty lines may be all there is: then its deadline holds
                 self._search_head()
                 self.read_finished()
             else:
@@ -570,9 +573,8 @@ class ServerConnection(Http1Connection):
 
     def _phase_expired(self) -> None:
         if self._phase == LINGER and self._transport.waiting:
-            self._set_phase_deadline(
-                LINGER_S
-            )  # `write_timeout` looks after a peer that takes nothing
+            # `write_timeout` looks after a peer that takes nothing.
+            self._set_phase_deadline(LINGER_S)
         elif self._phase == HEAD and not self._buffer.strip(b"\r\n"):
             self._transport.close()
         elif self._phase == HEAD:

@@ -113,6 +113,26 @@ def test_absent_certificates_are_an_error_unless_left_alone(
     assert run(capsys, "validate", "--no-files").code == 0
 
 
+def test_every_absent_file_is_said_at_its_key(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """config.md: all errors at once, certificates too."""
+    _write(
+        "version: 1\n"
+        "identity: {certificate: a.crt, private_key: a.key, trust_bundle: ca.crt}\n"
+        "outbound: {listen: 127.0.0.1:9000}\n"
+    )
+
+    ran = run(capsys, "validate")
+
+    assert [line.partition(": ")[0] for line in ran.out.splitlines()] == [
+        "ambassador.yaml:2:12 identity.certificate",
+        "ambassador.yaml:2:32 identity.private_key",
+        "ambassador.yaml:2:52 identity.trust_bundle",
+        "3 errors",
+    ]
+
+
 def test_the_option_names_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     Path("other.yaml").write_text(BASES["top"], encoding="utf-8")
 

@@ -490,6 +490,22 @@ def test_an_idle_connection_is_closed_in_time() -> None:
     assert server.transport.ends == ["close"]
 
 
+@pytest.mark.parametrize("behind", [b"\r\n", b"\r\n\r\n", b"GE"])
+def test_what_is_no_request_behind_one_does_not_switch_deadlines_off(behind: bytes) -> None:
+    """RFC 9112 §2.2: old clients send an empty line behind a body; it begins no request."""
+    server = Server(idle_timeout_s=75, head_timeout_s=10)
+    server.receive(GET + behind)
+    answer(server)
+    server.loop.turn()
+
+    server.loop.advance(75.1)
+
+    if behind == b"GE":
+        assert server.exchange.error.detail == "head_timeout"
+    else:
+        assert server.transport.ends == ["close"]
+
+
 def test_a_slow_head_is_answered_with_408() -> None:
     server = Server(head_timeout_s=10)
     server.receive(b"GET")

@@ -225,6 +225,13 @@ def test_an_allow_rule_needs_method_and_path(method: bytes, path: bytes, allowed
         (b"DELETE", b"*", True),
         (b"DELETE", b"", True),
         (b"DELETE", b"/other/", False),
+        (
+            b"DELETE",
+            b"/all",
+            True,
+        ),  # /all/** speaks of /all/, which many applications serve as /all
+        (b"DELETE", b"/all/", True),
+        (b"DELETE", b"/allow", False),
         (b"GET", b"/admin", False),
     ],
 )
@@ -236,7 +243,7 @@ def test_a_deny_rule_is_not_dodged_by_another_spelling(
         "no",
         "/shop/web",
         methods=frozenset({b"DELETE"}),
-        paths=("/admin", "/admin/*", "/@me", "/caf%C3%A9"),
+        paths=("/admin", "/admin/*", "/@me", "/caf%C3%A9", "/all/**"),
     )
 
     assert judge(Authorizer([rule], [], True), WEB, method, path).allowed is not denied
@@ -331,7 +338,10 @@ def test_the_cut_rules_of_a_peer_decide_like_all_rules_in_order(
 
     def covers(rule: Rule, method: bytes, path: str) -> bool:
         names = rule.pattern.removeprefix("spiffe://example.org") in {"/shop/web", "/shop/*", "/**"}
-        below = {"/a": ["/a"], "/a/x": ["/a/**"], "/b": ["/b"]}[path]
+        is_deny = rule.name.startswith("deny")  # denies what may be the same to an application
+        below = {"/a": ["/a", "/a/**"] if is_deny else ["/a"], "/a/x": ["/a/**"], "/b": ["/b"]}[
+            path
+        ]
         return (
             names
             and (rule.methods is None or method in rule.methods)
