@@ -355,7 +355,7 @@ class ClientTls(_Tls):
             is_known = early is not None and early.identity.certificate == identity.certificate
             if not is_known and self._is_stranger(identity):
                 presented = peers.present(identity.certificate, self._server_name)
-                raise refused_late(connection, "wrong_peer", self._expectation(), presented)
+                raise refused_late(connection, "wrong_peer", self._expectation(identity), presented)
             if not resumed and self._lifetime_s is not None:
                 # Counted from the full handshake: each resumption would renew the ticket's own clock (C1).
                 handshake.session_deadline = self._clock.monotonic() + self._lifetime_s
@@ -403,17 +403,20 @@ class ClientTls(_Tls):
         if refused is None and facts is not None and self._is_stranger(facts.identity):
             handshake.facts = None
             presented = peers.present(facts.identity.certificate, self._server_name)
-            return TlsRefused("wrong_peer", self._expectation(), presented)
+            return TlsRefused("wrong_peer", self._expectation(facts.identity), presented)
         return refused
 
     def _is_stranger(self, identity: PeerIdentity) -> bool:
         return self._patterns is not None and not authorization.matches(identity, self._patterns)
 
-    def _expectation(self) -> str:
-        return "expected " + " or ".join(
+    def _expectation(self, identity: PeerIdentity) -> str:
+        """Say whom the service wants and who is there instead."""
+        wanted = " or ".join(
             one.pattern if one.kind == "spiffe" else f"{one.kind} {one.pattern}"
             for one in self._patterns or ()
         )
+        name = identity.principal
+        return f"expected {wanted}" + (f", {name} answered" if name.isprintable() and name else "")
 
 
 def _new_context(method: int, credentials: Credentials, settings: TlsSettings) -> SSL.Context:

@@ -98,7 +98,7 @@ def test_a_wrong_peer_is_said_in_words(authority: Authority, tmp_path: Path) -> 
     ):
         sentence = _answer(sidecar)[3].decode()
 
-    assert PEER in sentence
+    assert f"expected {PEER}, spiffe://example.org/other answered" in sentence
     assert server.requests == []
 
 

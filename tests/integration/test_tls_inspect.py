@@ -96,7 +96,8 @@ def test_a_server_that_refuses_us_early_is_shown_too(
         (
             "stock",
             1,
-            "✗ service payments refuses it: wrong_peer, expected spiffe://example.org/stock",
+            "✗ service payments refuses it: wrong_peer, expected spiffe://example.org/stock,"
+            " spiffe://example.org/payments answered",
         ),
     ],
 )
