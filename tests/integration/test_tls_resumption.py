@@ -171,7 +171,8 @@ def test_another_expected_peer_means_a_full_handshake_and_a_refusal(
     with shaking(web.server("inbound", HTTP), web.client(changed)) as second:
         assert second.client.reason == "wrong_peer"
         assert second.client.refused is not None
-        assert second.client.refused.detail == "expected spiffe://example.org/other"
+        detail = f"expected spiffe://example.org/other, {WEB} answered"
+        assert second.client.refused.detail == detail
         assert second.server.refused is not None  # only a full handshake is refused by an alert
         assert second.server.refused.detail == "bad_certificate"
 
