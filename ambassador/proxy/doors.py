@@ -181,12 +181,14 @@ class Doors:
         uvloop does not tell of a reset behind a request that was read: slot, upstream and the app's work would be
         held until there is a response (see `net.transport`).
         """
-        before = self._waited
-        awaited = [(one, one.look(before.get(one))) for one in list(self.connections)]
-        self._waited = {one: exchange for one, exchange in awaited if exchange is not None}
         self._looks = bool(self.connections)
-        if self._looks:
+        if self._looks:  # first, for a bug behind one look must not end all later ones (E8)
             self.commons.loop.call_later(LOOK_S, self._look)
+        before, self._waited = self._waited, {}
+        for connection in list(self.connections):
+            exchange = connection.look(before.get(connection))
+            if exchange is not None:
+                self._waited[connection] = exchange
 
     def forget(self, connection: Connection, accepted: Accepted) -> None:
         """A connection has ended."""

@@ -114,7 +114,7 @@ class Ledger:
 def _record(exchange: Exchange) -> ExchangeRecord:
     """Join what the connection knew from its start with what became of the exchange.
 
-    By position, in the order of `ExchangeRecord`: 0.3 us less than a copy that is filled, or than names.
+    By position, in the order of `ExchangeRecord`: 0.2 us, where a copy that is filled takes 0.5.
     """
     of = exchange.door.record
     head = exchange.head

@@ -196,29 +196,23 @@ class Section:
         return f"Section({len(self.fields)} fields)"
 
 
-def _read_lines(
-    text: bytes, cache: LineCache, limits: HeadLimits
-) -> tuple[tuple[Field, ...], Shape]:
+def _read_section(
+    text: bytes, sections: dict[bytes, Section], cache: LineCache, limits: HeadLimits
+) -> Section:
+    """Read the lines of a request or response and keep them among its `sections`.
+
+    Errors: HeadError for a malformed one, or too many.
+    """
     lines = text.split(b"\r\n") if text else []
     if len(lines) > limits.max_fields:
         raise _too_many_fields()
     fields = tuple(map(cache.field, lines))
-    return fields, shape_of[tuple(map(_role, fields))]
-
-
-def _request_section(text: bytes, cache: LineCache, limits: HeadLimits) -> Section:
-    """Read the lines of a request and keep them. Errors: HeadError for a malformed one, or too many."""
-    fields, shape = _read_lines(text, cache, limits)
-    section = Section(fields, shape, shape.kept, shape.marked)
-    cache.keep(cache.requests, text, section)
-    return section
-
-
-def _response_section(text: bytes, cache: LineCache, limits: HeadLimits) -> Section:
-    """Read the lines of a response and keep them. Errors: HeadError for a malformed one, or too many."""
-    fields, shape = _read_lines(text, cache, limits)
-    section = Section(fields, shape, shape.relayed, _NOTHING)
-    cache.keep(cache.responses, text, section)
+    shape = shape_of[tuple(map(_role, fields))]
+    if sections is cache.requests:
+        section = Section(fields, shape, shape.kept, shape.marked)
+    else:
+        section = Section(fields, shape, shape.relayed, _NOTHING)
+    cache.keep(sections, text, section)
     return section
 
 
@@ -287,7 +281,7 @@ def parse_request_head(
         method, scheme, target_authority, path, version = other_form(line, limits.max_uri)
     section = cache.requests.get(text)
     if section is None:
-        section = _request_section(text, cache, limits)
+        section = _read_section(text, cache.requests, cache, limits)
     elif len(section.fields) > limits.max_fields:
         raise _too_many_fields()
     shape = section.shape
@@ -377,7 +371,7 @@ def parse_response_head(
     status, reason, version = status_of[line]
     section = cache.responses.get(text)
     if section is None:
-        section = _response_section(text, cache, limits)
+        section = _read_section(text, cache.responses, cache, limits)
     elif len(section.fields) > limits.max_fields:
         raise _too_many_fields()
     shape = section.shape

@@ -190,7 +190,11 @@ def test_a_silent_peer_is_a_handshake_timeout(authority: Authority, tmp_path: Pa
 def test_a_refused_connection(authority: Authority, tmp_path: Path) -> None:
     pod = Pod("web", authority, tmp_path)
     with running_ambassador(_config(pod, reserve_port()), tmp_path) as sidecar:
-        assert _answer(sidecar)[:3] == (503, "UF", "connect_refused")
+        answer = _answer(sidecar)
+        assert answer[:3] == (503, "UF", "connect_refused")
+        assert answer[3].endswith(b": connection refused\n"), (
+            "the address once, in the system's words"
+        )
 
 
 def test_a_connect_timeout(authority: Authority, tmp_path: Path) -> None:

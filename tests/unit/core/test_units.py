@@ -13,6 +13,7 @@ from ambassador.core.units import (
     parse_percent,
     parse_rate,
     parse_size,
+    rough_duration,
 )
 
 
@@ -124,3 +125,14 @@ def test_what_has_no_unit_or_a_wrong_one_is_refused_with_a_sentence(
     """Also digits that are not ASCII and a line end at the end."""
     with pytest.raises(ValueError, match="expected a"):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7199.0, "120 min"), (7200.0, "2 h"),
+        (172_799.0, "48 h"), (172_800.0, "2 days"), (2_592_000.0, "30 days"),
+    ],
+)  # fmt: skip
+def test_a_length_of_time_is_said_roughly(seconds: float, text: str) -> None:
+    assert rough_duration(seconds) == text
