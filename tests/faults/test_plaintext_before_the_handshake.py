@@ -17,6 +17,11 @@ GET = b"GET /secret HTTP/1.1\r\nHost: payments\r\n\r\n"
 HELLO = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"
 
 
+def inbound_records(side: Side) -> int:
+    """Count the exchanges with peers; a line of the other direction may be on its way still."""
+    return sum(record["direction"] == "inbound" for record in side.sidecar.records)
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -31,7 +36,7 @@ HELLO = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"
 def test_plaintext_and_the_end_at_once_never_reach_the_app(inbound: Side, sent: bytes) -> None:
     """Python CVE-2023-40217: FIN before the handshake left a socket that gave plaintext as if it were TLS."""
     refused = inbound.sidecar.metric("handshakes_total", direction="inbound", result="refused")
-    records = len(inbound.sidecar.records)
+    records = inbound_records(inbound)
     assert isinstance(inbound.sidecar.inbound, tuple)
     with PeerConnection(socket.create_connection(inbound.sidecar.inbound)) as client:
         client.send(sent)
@@ -51,7 +56,7 @@ def test_plaintext_and_the_end_at_once_never_reach_the_app(inbound: Side, sent: 
         "counted",
     )
     assert inbound.no_upstream()
-    assert len(inbound.sidecar.records) == records
+    assert inbound_records(inbound) == records
 
 
 @pytest.mark.parametrize(
