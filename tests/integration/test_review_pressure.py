@@ -89,9 +89,7 @@ def test_a_request_behind_connection_close_is_never_served(side: Side) -> None:
     client.send(b"GET / HTTP/1.1\r\nHost: payments\r\nConnection: close\r\n\r\n")
     up = side.upstream()
     up.read_until(b"\r\n\r\n")
-    body = bytes(
-        16 * MIB
-    )  # more than the kernel takes: the answer is still leaving when the POST comes
+    body = bytes(3 * MIB)
     with pouring(up, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body):
         client.read_until(b"\r\n\r\n")
         client.send(GET.replace(b"GET", b"POST"))
