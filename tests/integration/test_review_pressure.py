@@ -89,10 +89,10 @@ def test_a_request_behind_connection_close_is_never_served(side: Side) -> None:
     client.send(b"GET / HTTP/1.1\r\nHost: payments\r\nConnection: close\r\n\r\n")
     up = side.upstream()
     up.read_until(b"\r\n\r\n")
-    client.send(GET.replace(b"GET", b"POST"))
     body = bytes(3 * MIB)
     with pouring(up, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body):
         client.read_until(b"\r\n\r\n")
+        client.send(GET.replace(b"GET", b"POST"))
         assert client.read_exactly(len(body)) == body
         with contextlib.suppress(ConnectionError):
             assert client.read_to_end() == b""
