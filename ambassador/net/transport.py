@@ -22,8 +22,10 @@ Rules
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
+import termios
 from typing import TYPE_CHECKING, Final, Protocol
 
 from OpenSSL import SSL
@@ -58,6 +60,7 @@ _ALERT_HEADER: Final = b"\x17\x03\x03\x00\x13"
 _ALERT_RECORD: Final = 5 + 19
 
 _LINGER_RESET = struct.pack("ii", 1, 0)
+_NO_BYTES = struct.pack("i", 0)
 _WANT = (BlockingIOError, SSL.WantReadError, SSL.WantWriteError, InterruptedError)
 
 
@@ -127,33 +130,11 @@ class Transport:
     """A connected socket; see the module for its rules."""
 
     __slots__ = (
-        "_awaits_read",
-        "_budget",
-        "_closing",
-        "_crashed",
-        "_end_sent",
-        "_eof_seen",
-        "_explain",
-        "_fd",
-        "_loop",
-        "_reads_on",
-        "_recv",
-        "_send",
-        "_shut",
-        "_socket",
-        "_waiting",
-        "_write_broken",
-        "closed",
-        "greedy",
-        "progress",
-        "read_size",
-        "reading",
-        "receiver",
-        "stalled",
-        "starved",
-        "tls",
-        "truncates",
-    )
+        "_awaits_read", "_budget", "_closing", "_crashed", "_end_sent", "_eof_seen", "_explain",
+        "_fd", "_loop", "_reads_on", "_recv", "_send", "_shut", "_socket", "_waiting",
+        "_write_broken", "closed", "greedy", "progress", "read_size", "reading", "receiver",
+        "stalled", "starved", "tls", "truncates",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -207,6 +188,16 @@ class Transport:
     def waiting(self) -> int:
         """Bytes the peer has not taken yet."""
         return len(self._waiting)
+
+    def is_acknowledged(self) -> bool:
+        """Say whether the peer's side has all that we wrote: a reset would find nothing on its way."""
+        if self._waiting or self.closed:
+            return False
+        try:
+            in_flight = fcntl.ioctl(self._fd, termios.TIOCOUTQ, _NO_BYTES)  # tcp(7): SIOCOUTQ
+        except OSError:
+            return False  # a system that cannot tell
+        return in_flight == _NO_BYTES
 
     def start(self, receiver: Receiver) -> None:
         """Begin to read into `receiver`."""

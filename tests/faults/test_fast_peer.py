@@ -133,7 +133,7 @@ def test_a_tls_peer_at_line_rate_gets_its_share_of_each_turn(
 
 
 def test_a_peer_that_pipelines_without_end_does_not_keep_out_another(outbound: Side) -> None:
-    """32 exchanges per event at most: the other one has its hundred answers while thousands are still asked for."""
+    """One exchange per turn of the loop: the other has its hundred answers while thousands are still asked for."""
     refused = b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n"
     fast, other = outbound.connect(), outbound.connect()
     fast.sock.setblocking(False)
@@ -148,4 +148,4 @@ def test_a_peer_that_pipelines_without_end_does_not_keep_out_another(outbound: S
                 answers += fast.sock.recv(65536).count(b"HTTP/1.1 404 ")
         assert other.read_message().startswith(b"HTTP/1.1 404 ")
 
-    assert answers > 100, "the fast one was served as well"
+    assert answers >= 10, "the fast one was served as well"

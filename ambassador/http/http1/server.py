@@ -420,8 +420,9 @@ class ServerConnection(Http1Connection):
             self._await_next()
         elif (
             self._phase == WAIT
-            and not (self._draining or self._buffer or self._lingers or self._transport.stalled)
-        ):  # the peer asked for the end and has its answer: nothing is on its way that a reset could hit
+            and not (self._draining or self._buffer or self._lingers)
+            and self._transport.is_acknowledged()
+        ):  # the peer asked for the end and has its answer: no reset can hit it any more (RFC 9112 §9.6)
             self._transport.close()
         else:
             self._linger()
