@@ -70,7 +70,7 @@ class Transport:
         self.tls = object() if tls else None
         self.closed = self.greedy = self.stalled = self.starved = self.truncates = False
         self.reading = False
-        self.quiet = True
+        self.quiet = self.acknowledged = True
         self.waiting = self.progress = 0
         self.crashes: list[BaseException] = []
         self.receiver: Any = None
@@ -91,6 +91,9 @@ class Transport:
 
     def resume_reading(self) -> None:
         self.reading = True
+
+    def is_acknowledged(self) -> bool:
+        return self.acknowledged
 
     def is_quiet(self) -> bool:
         return self.quiet and not self.closed

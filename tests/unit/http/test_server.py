@@ -189,6 +189,20 @@ def test_a_peer_that_asks_for_the_end_gets_it() -> None:
     assert server.closed == 1
 
 
+def test_a_peer_that_asked_for_the_end_but_has_not_all_of_it_yet_is_waited_for() -> None:
+    """RFC 9112 §9.6: a reset would destroy what is on its way."""
+    server = Server()
+    server.transport.acknowledged = False
+    server.receive(GET_CLOSE)
+
+    answer(server)
+    server.receive(b"GET /late HTTP/1.1\r\n")
+
+    assert server.transport.ends == ["shutdown"]
+    server.connection.eof_received()
+    assert server.transport.ends == ["shutdown", "close"]
+
+
 def test_an_early_answer_lingers_for_what_still_comes() -> None:
     """RFC 9112 §9.6."""
     server = Server()
