@@ -303,7 +303,11 @@ def test_a_signal_at_any_moment_of_the_start_ends_it_quietly(
         _, errors = process.communicate(timeout=20)
         outcomes.append((process.returncode, b"Traceback" in errors and step > 3))
 
-    assert {code for code, _ in outcomes} <= {0, -number, *((1, 130) if number == signal.SIGINT else ())}
+    assert {code for code, _ in outcomes} <= {
+        0,
+        -number,
+        *((1, 130) if number == signal.SIGINT else ()),
+    }
     assert (0, False) in outcomes
     assert not any(traceback for _, traceback in outcomes), outcomes
 
