@@ -18,6 +18,7 @@ from ambassador.config.words import NOT_BUILT, nearest, printable, show, wrong
 from ambassador.core import units
 from ambassador.core.model import Address
 from ambassador.policy import hosts, paths, patterns
+from ambassador.policy.routing import check_header_name
 
 _LONGEST_TEXT = 255
 _LONGEST_AMOUNT = 24
@@ -326,6 +327,8 @@ def header_name(value: Any) -> str:
             value,
             "hosts are matched by host" if name == "host" else "",
         )
+    if reason := check_header_name(name):
+        raise wrong("a header field to route by", value, reason)
     return name
 
 

@@ -252,6 +252,20 @@ def _trust_domains(root: View, found: Findings) -> None:
                 "write identity.trust_bundle: {DOMAIN: PATH, …}",
             )
         first = first or match[1]
+    for place in _denied_places(root):
+        match = _TRUST_DOMAIN.match(place.value) if isinstance(place.value, str) else None
+        if match is not None and match[1] not in (known or {first or match[1]}):
+            shown = "***" if isinstance(place.value, Substituted) else match[1]
+            found.warn(
+                place, f"no peer of {shown} is ever let in, so this refuses nobody; is it misspelt?"
+            )
+
+
+def _denied_places(root: View) -> Iterator[View]:
+    for listener in root["inbound"].each():
+        for rule in listener["deny"].each():
+            if "spiffe" in rule:
+                yield rule["spiffe"]
 
 
 def _spiffe_places(root: View) -> Iterator[View]:

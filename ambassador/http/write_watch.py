@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class WriteWatch:
-    """Calls `gave_up` when bytes have waited for `timeout_s` without one of them going out."""
+    """Calls `gave_up` when bytes have waited for `timeout_s` and the peer's side took none of what was on its way."""
 
     __slots__ = ("_alarm", "_gave_up", "_loop", "_mark", "_timeout_s", "_transport")
 
@@ -38,7 +38,7 @@ class WriteWatch:
     def begin(self) -> None:
         """Watch until everything has gone; nothing new while it watches already."""
         if self._alarm.at == NEVER:
-            self._mark = self._transport.progress
+            self._mark = self._transport.taken()
             self._alarm.set(self._loop.time() + self._timeout_s)
 
     def end(self) -> None:
@@ -49,7 +49,7 @@ class WriteWatch:
     def _look(self) -> None:
         if not self._transport.stalled:
             return
-        if self._transport.progress != self._mark:
+        if self._transport.taken() != self._mark:
             self.begin()
         else:
             self._gave_up()

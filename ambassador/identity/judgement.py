@@ -93,7 +93,7 @@ class Judge:
         if facts is None or reason:
             detail = "resumed" if resumed else ""
             raise refused_late(connection, reason, detail, peers.present(leaf, sni))
-        return facts.identity, resumed
+        return self._trust.identity(facts), resumed
 
     def _problem(
         self,

@@ -68,9 +68,10 @@ def read_facts(
     sans = _find(extensions, x509.SubjectAlternativeName)
     uris = tuple(sans.get_values_for_type(x509.UniformResourceIdentifier)) if sans else ()
     dns = tuple(sans.get_values_for_type(x509.DNSName)) if sans else ()
-    problem = _names_problem(uris, dns) or _svid_problem(uris, extensions)
-    if problem == "bad_san_bytes":  # such text must not reach a header or a rule (threats A4)
+    problem = _names_problem(uris, dns)
+    if problem:  # such text, or so much of it, must not reach a header or a rule (threats A4)
         uris = dns = ()
+    problem = problem or _svid_problem(uris, extensions)
     spiffe = uris[0] if uris and _is_spiffe(uris[0]) and not problem else None
     common = names.common_names
     identity = PeerIdentity(
@@ -187,9 +188,9 @@ def leaf_problem(certificate: x509.Certificate) -> str:
 
 def _names_problem(uris: tuple[str, ...], dns: tuple[str, ...]) -> str:
     """Say why the names of a certificate cannot be believed; empty when they can."""
-    if len(uris) + len(dns) > _MAX_SANS:
-        return "too_many_sans"
-    return "bad_san_bytes" if has_strange_bytes((*uris, *dns)) else ""
+    if has_strange_bytes((*uris, *dns)):
+        return "bad_san_bytes"
+    return "too_many_sans" if len(uris) + len(dns) > _MAX_SANS else ""
 
 
 def has_strange_bytes(names: Iterable[str]) -> bool:

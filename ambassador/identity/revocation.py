@@ -35,6 +35,8 @@ class _RevocationList:
         """Check the signature, once per issuer certificate."""
         if der in self.verified:
             return True
+        if not _may_sign_lists(issuer):
+            return False
         key = issuer.public_key()
         if not isinstance(
             key,
@@ -157,6 +159,16 @@ def check_current(
         )
 
 
+def _may_sign_lists(issuer: x509.Certificate) -> bool:
+    """RFC 5280 §6.3.3 (f): where key usage is given, it must have cRLSign."""
+    try:
+        return issuer.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign
+    except x509.ExtensionNotFound:
+        return True
+    except ValueError:
+        return False
+
+
 def _pem_blocks(content: bytes) -> list[bytes]:
     return [
         _PEM_MARK + part.partition(_PEM_END)[0] + _PEM_END + b"\n"
@@ -165,7 +177,10 @@ def _pem_blocks(content: bytes) -> list[bytes]:
 
 
 def _refuse_partial(crl: x509.CertificateRevocationList, name: str) -> None:
-    """Refuse delta lists and lists of a part of the certificates: their absence of an entry proves nothing."""
+    """Refuse delta lists and lists of a part of the certificates: their absence of an entry proves nothing.
+
+    Likewise with a critical extension that nobody here knows: what it says could be just that (RFC 5280 §5.2).
+    """
     kinds: tuple[type[x509.ExtensionType], ...] = (
         x509.DeltaCRLIndicator,
         x509.IssuingDistributionPoint,
@@ -180,3 +195,9 @@ def _refuse_partial(crl: x509.CertificateRevocationList, name: str) -> None:
         raise CredentialError(
             "crl_partial", f"{name}: is a delta or partial list; only complete lists are taken"
         )
+    for extension in crl.extensions:
+        if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
+            raise CredentialError(
+                "crl_partial",
+                f"{name}: has the critical extension {extension.oid.dotted_string}, which is not understood",
+            )

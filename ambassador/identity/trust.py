@@ -6,12 +6,13 @@ a decision depends on the time, on revocation and on rules (threats C1, C5).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ambassador.core.model import PeerIdentity
 from ambassador.identity import peer as peers
 from ambassador.identity.credentials import Credentials
 from ambassador.identity.peer import CertificateFacts
@@ -88,7 +89,8 @@ class Trust:
         """Say whether the peer's root may speak for its name (threats B6).
 
         An ID needs a root of its own trust domain. Names without a trust domain (DNS, URI, CN) are believed from
-        roots of our own domain only, if we have one: a partner's CA could issue any of them.
+        roots of our own domain only, if we have one: a partner's CA could issue any of them (`identity`: also beside
+        an ID).
         """
         bundles = self.credentials.bundles
         if "" in bundles:
@@ -102,3 +104,17 @@ class Trust:
         if len(bundles) > 1 and own in bundles and own not in domains:
             return "wrong_trust_domain"
         return ""
+
+    def identity(self, facts: CertificateFacts) -> PeerIdentity:
+        """Give the names by which the peer is known, to rules, to the log and to the app (threats B6).
+
+        With several bundles: of a partner's domain the SPIFFE ID alone, of a broken ID nothing at all.
+        """
+        identity, own = facts.identity, self.credentials.trust_domain
+        bundles = self.credentials.bundles
+        if len(bundles) > 1:
+            if identity.problem:
+                return replace(identity, uris=(), dns=())
+            if identity.dns and own in bundles and facts.trust_domain not in {"", own}:
+                return replace(identity, dns=())
+        return identity

@@ -60,7 +60,8 @@ _ALERT_HEADER: Final = b"\x17\x03\x03\x00\x13"
 _ALERT_RECORD: Final = 5 + 19
 
 _LINGER_RESET = struct.pack("ii", 1, 0)
-_NO_BYTES = struct.pack("i", 0)
+_INT = struct.Struct("i")
+_NO_BYTES = _INT.pack(0)
 _WANT = (BlockingIOError, SSL.WantReadError, SSL.WantWriteError, InterruptedError)
 
 
@@ -191,13 +192,23 @@ class Transport:
 
     def is_acknowledged(self) -> bool:
         """Say whether the peer's side has all that we wrote: a reset would find nothing on its way."""
-        if self._waiting or self.closed:
-            return False
+        return not self._waiting and not self.closed and self._in_flight() == 0
+
+    def taken(self) -> int:
+        """Give a number that grows with every byte of what had to wait that has arrived on the peer's side.
+
+        Not `progress`: a kernel's buffer of megabytes says for long that it has no room, while the peer reads on.
+        """
+        return self.progress - (self._in_flight() or 0)
+
+    def _in_flight(self) -> int | None:
+        """Give the bytes that the peer's side has not acknowledged, None where the system cannot tell."""
         try:
-            in_flight = fcntl.ioctl(self._fd, termios.TIOCOUTQ, _NO_BYTES)  # tcp(7): SIOCOUTQ
+            return int(
+                _INT.unpack(fcntl.ioctl(self._fd, termios.TIOCOUTQ, _NO_BYTES))[0]
+            )  # tcp(7): SIOCOUTQ
         except OSError:
-            return False  # a system that cannot tell
-        return in_flight == _NO_BYTES
+            return None
 
     def start(self, receiver: Receiver) -> None:
         """Begin to read into `receiver`."""
@@ -482,15 +493,15 @@ class Transport:
             self._finish_close()
         else:
             # Nobody above looks after it any more: without this a peer that never reads would keep it (E1).
-            self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.progress)
+            self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.taken())
 
     def _check_closing(self, mark: int) -> None:
         if self.closed:
             return
-        if self.progress == mark:
+        if self.taken() == mark:
             self.abort()
         else:  # slow, but it goes on taking what it was promised
-            self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.progress)
+            self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.taken())
 
     def _finish_close(self) -> None:
         says_end = not (self._write_broken or self._end_sent or self.truncates)
@@ -500,7 +511,7 @@ class Transport:
                 self.tls.shutdown()
             except _WANT:
                 self._await_room()
-                self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.progress)
+                self._loop.call_later(CLOSE_WITHIN_S, self._check_closing, self.taken())
                 return
             except (OSError, SSL.Error):
                 self._write_broken = True

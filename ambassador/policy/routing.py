@@ -207,18 +207,18 @@ def by_name(services: Iterable[tuple[str, Sequence[str], T]]) -> RouteTable[T]:
 
 
 def check_header_name(name: str) -> str | None:
-    """Give a sentence that says why no route can match on a field, or None.
+    """Give the reason why no route can match on a field, or None.
 
     Framing is never among the fields, and what a peer claims about identity or path is dropped before routing
     (threats A2).
     """
     if not name.isascii():
-        return f'expected a field name, got "{name}"'
+        return "it is no field name"
     role = classify(name.encode())
     if role & WIRE_ROLES:
-        return f'"{name}" is not a field to route by, it ends at each hop'
+        return "it ends at each hop"
     if role & (IDENTITY | OVERRIDE):
-        return f'"{name}" is dropped before routing, nothing a sender says in it is believed'
+        return "it is dropped before routing, for nothing a sender says in it is believed"
     return None
 
 

@@ -194,19 +194,26 @@ class _OutboundDoor:
         table = doors.table
         everything = doors.fixed or table.constant
         if everything is not None:
-            # Without Host it is no browser (RFC 9112 §3.2 is older than any of them).
-            if host and not doors.config.browsers_allowed and can_be_rebound(host, doors.own_names):
-                # Every host leads here, so the name must be one that no stranger's DNS can give (H7).
-                raise AccessDenied(
-                    "foreign_host", "This Host is not one of the service's names; see `hosts`."
-                )
+            if host:  # without Host it is no browser (RFC 9112 §3.2 is older than any of them)
+                self._check_host(host)
             return everything
         if table.names_paths and head.path.startswith(b"/") and not is_normal_path(head.path):
             raise DownstreamProtocolError("path_not_normal", "The path is not in normal form.")
         route = table.find(host, head.method, head.path, [*head.fields, *head.stamped])
         if route is None:
             raise NoRoute("no_route", self._not_found(host, head))
+        # Every host that fulfils the rest leads here (H7); one label is no name that the public DNS gives.
+        if not route.names_host and b"." in host:
+            self._check_host(host)
         return route
+
+    def _check_host(self, host: bytes) -> None:
+        """Refuse a name that a stranger's DNS may have brought here (H7)."""
+        doors = self._doors
+        if not doors.config.browsers_allowed and can_be_rebound(host, doors.own_names):
+            raise AccessDenied(
+                "foreign_host", "This Host is not one of the service's names; see `hosts`."
+            )
 
     def _not_found(self, host: bytes, head: RequestHead) -> str:
         """Word what could be meant, never to a web page."""

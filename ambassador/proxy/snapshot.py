@@ -36,6 +36,7 @@ class Route:
         "_split",
         "matched_prefix",
         "name",
+        "names_host",
         "only_target",
         "rewrite_host",
         "rewrite_prefix",
@@ -53,8 +54,10 @@ class Route:
         matched_prefix: bytes = b"/",
         rewrite_prefix: bytes | None = None,
         rewrite_host: bytes | None = None,
+        names_host: bool = True,
     ) -> None:
         self.name = name
+        self.names_host = names_host  # else every Host leads here
         self.targets = tuple(target for target, _ in targets)
         self.only_target = targets[0][0] if len(targets) == 1 else None
         self._split = Split(targets)
@@ -123,6 +126,7 @@ class RouteCompiler:
             rewrite_host=rewrite.host.encode()
             if rewrite is not None and rewrite.host is not None
             else None,
+            names_host=bool(route.match.hosts),
         )
 
     def _target(self, route: str, service: str, settings: RouteSettings) -> Target:

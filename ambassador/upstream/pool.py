@@ -14,6 +14,7 @@ from ambassador.http.raw import RawConnection
 from ambassador.net.alarm import NEVER, Alarm
 from ambassador.net.dialer import DialError, Dialled, TlsClient, dial
 from ambassador.net.transport import Budget, TlsConnection, Transport
+from ambassador.telemetry.text import clean
 
 if TYPE_CHECKING:
     import asyncio
@@ -279,7 +280,7 @@ class Pool:
             self,
             cache=environment.cache,
             limits=environment.limits,
-            peer_text=dialled.peer_text,
+            peer_text=_shown(dialled.peer_text),
         )
         if tls is not None and self._tls is not None and self._tls() is not tls:
             connection.born_at = (
@@ -304,7 +305,7 @@ class Pool:
             return
         connection = RawConnection(
             self._transport(dialled),
-            dialled.peer_text,
+            _shown(dialled.peer_text),
             closed=self._tunnel_closed,
         )
         self.tunnels.add(connection)
@@ -339,3 +340,11 @@ class Pool:
             budget=environment.budget,
             crashed=environment.events.callback_crashed,
         )
+
+
+def _shown(peer_text: tuple[str, str, str] | None) -> tuple[str, str, str] | None:
+    """Bound and escape a peer's name for the log, once per connection (threats I5)."""
+    if peer_text is None:
+        return None
+    principal, version, group = peer_text
+    return clean(principal), version, group

@@ -70,6 +70,41 @@ def test_a_server_of_a_foreign_domain_is_refused_too(tmp_path: Path, authority: 
         assert both.client.reason == "wrong_trust_domain"
 
 
+@pytest.mark.parametrize(
+    ("issuer", "spiffe", "dns"),
+    [("own", OURS, ("batch.example",)), ("partner", THEIRS, ())],
+)
+def test_of_a_partner_only_the_id_is_believed(
+    tmp_path: Path, authority: Authority, issuer: str, spiffe: str, dns: tuple[str, ...]
+) -> None:
+    """Threats B6: its authority could write any DNS name of ours beside an ID of its own."""
+    partner = Authority("partner CA")
+    bundles = {"example.org": authority.pem, "partner.example": partner.pem}
+    web = store(tmp_path, authority.issue(spiffe=OURS), authority.pem, bundles=bundles)
+    issuing = {"own": authority, "partner": partner}[issuer]
+    issued = issuing.issue(spiffe=spiffe, dns=["batch.example"])
+
+    for _ in range(2):  # the second from the cache
+        with shaking(web.server("inbound", HTTP), foreign_client(issued)) as both:
+            assert both.server.peer is not None
+            assert (both.server.peer.spiffe, both.server.peer.dns) == (spiffe, dns)
+
+
+def test_a_broken_id_names_nobody_where_domains_are_told_apart(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """Threats B1, B6: a partner's certificate with two IDs, one of them ours."""
+    partner = Authority("partner CA")
+    bundles = {"example.org": authority.pem, "partner.example": partner.pem}
+    web = store(tmp_path, authority.issue(dns=["web"]), authority.pem, bundles=bundles)
+    two = partner.issue(spiffe=THEIRS, raw_sans=[(0x86, OURS.encode())])
+
+    with shaking(web.server("inbound", HTTP), foreign_client(two)) as both:
+        assert both.server.peer is not None
+        assert both.server.peer.problem == "several_uri_sans"
+        assert both.server.peer.principal == ""
+
+
 @pytest.fixture(params=[None, 3600.0], ids=["no grace", "grace"])
 def grace_s(request: pytest.FixtureRequest) -> float | None:
     """Without a grace period OpenSSL asks the list itself; with one only we do."""

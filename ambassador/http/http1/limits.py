@@ -17,6 +17,7 @@ LINGER: Final = 4
 CLOSED: Final = 5
 
 CR: Final = 13
+CONTINUE: Final = 100
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 64 * 1024
 #: How long a connection beyond its age waits for one more request.

@@ -24,6 +24,7 @@ from ambassador.http.http1.limits import (
     AGED_IDLE_S,
     BODY,
     CLOSED,
+    CONTINUE,
     CR,
     HEAD,
     HTTP_1_1,
@@ -75,11 +76,9 @@ class ServerConnection(Http1Connection):
         self._server_limits = limits
         self._phase = IDLE
         self._keep_alive = True
-        self._draining = False
-        self._eof = False
+        self._draining = self._eof = self._responded = False
         self._version = 11
         self._is_head = self._is_connect = False
-        self._responded = False
         self._lingered = 0
         self._lingers = False  # what we end, the peer may still be sending to
         self._awaits_continue = False
@@ -106,9 +105,9 @@ class ServerConnection(Http1Connection):
         self._draining = True
         self._keep_alive = False
         # A request that has arrived unread is still answered; it would be lost in a reset else (RFC 9112 §9.3.1).
-        # The look at a TLS socket may begin an exchange, hence the second look at the phase.
+        # The look at a TLS socket may find a request, or half of one: hence the second look at the phase.
         is_idle = self._phase == IDLE and not self._buffer
-        if is_idle and self._transport.is_quiet() and self._phase <= HEAD:
+        if is_idle and self._transport.is_quiet() and self._phase == IDLE and not self._buffer:
             self._transport.close()
 
     def look(self, before: object) -> object:
@@ -261,9 +260,7 @@ class ServerConnection(Http1Connection):
         exchange.head_received(head, False)
         if rest and self._phase == BODY:
             self._read_body(rest)
-        if (
-            self._phase == BODY and self._framing_in == framing
-        ):  # else it is whole, or a tunnel has begun
+        if self._phase == BODY and self._framing_in == framing:  # neither whole nor a tunnel
             self._watch_rate(len(rest))
 
     def _body_received(self, chunk: bytes, end: bool) -> None:  # noqa: FBT001
@@ -313,7 +310,9 @@ class ServerConnection(Http1Connection):
 
     def write_interim(self, head: ResponseHead) -> None:
         """Relay a 1xx; an HTTP/1.0 peer must not get one (RFC 9110 §15.2)."""
-        self._awaits_continue = False
+        if head.status == CONTINUE and self._awaits_continue and self._phase == BODY:
+            self._awaits_continue = False
+            self._watch_rate(0)  # only now its body is on the way (RFC 9110 §10.1.1)
         if self._version == HTTP_1_1:
             self._cork.append(render_response_head(head, framing=NO_BODY))
             self.flush()

@@ -95,6 +95,9 @@ class Transport:
     def is_acknowledged(self) -> bool:
         return self.acknowledged
 
+    def taken(self) -> int:
+        return self.progress
+
     def is_quiet(self) -> bool:
         return self.quiet and not self.closed
 

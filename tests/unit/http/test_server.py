@@ -567,6 +567,21 @@ def test_who_waits_for_100_is_not_slow() -> None:
     assert server.exchange.names == ["head_received"]
 
 
+def test_the_body_s_time_begins_with_the_100() -> None:
+    """RFC 9110 §10.1.1: another 1xx does not end the wait, and the 100 needs its time to arrive."""
+    server = Server()
+    server.receive(POST[:-2] + b"Expect: 100-continue\r\n\r\n")
+    server.connection.write_interim(head(103, None))
+    server.loop.advance(39)
+    server.connection.write_interim(head(100, None))
+
+    server.loop.advance(19)
+    assert server.exchange.names == ["head_received"]
+
+    server.loop.advance(2)
+    assert server.exchange.names == ["head_received", "head_refused"]
+
+
 def test_without_a_minimum_a_body_may_take_its_time() -> None:
     server = Server(body_min_rate=None)
     server.receive(POST)
@@ -726,6 +741,19 @@ def test_drain_closes_an_idle_connection_and_lets_a_busy_one_answer() -> None:
     assert busy.transport.ends == unread.transport.ends == []
     answer(busy)
     assert b"Connection: close" in busy.transport.sent
+
+
+def test_drain_lets_a_head_arrive_whose_first_half_the_look_at_tls_finds() -> None:
+    server = Server(tls=True)
+    transport = server.transport
+    transport.is_quiet = lambda: server.receive(GET[:10]) is None  # type: ignore[method-assign]
+
+    server.connection.drain()
+
+    assert transport.ends == []
+    server.receive(GET[10:])
+    answer(server)
+    assert b"Connection: close" in transport.sent
 
 
 def test_abort_is_told_to_the_exchange() -> None:

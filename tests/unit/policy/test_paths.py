@@ -27,12 +27,14 @@ ABNORMAL = [
     b"/a%1f", b"/a%7f", b"/a%7F", b"/%41", b"/%61", b"/%7e", b"/%7E", b"/%2d", b"/%5f", b"/%30", b"/%c0%ae",
     b"/%C0%AF", b"/%c1%9c", b"/%252e%252e", b"/a%252fb", b"/a%255Cb", b"/%2500", b"/%25252e", b"/a%253b", b"/a#b",
     b"/a b", b"/a\x00b", b"/a\r\n", b"/a\n", b"/caf\xc3\xa9", b'/a"b', b"/a<b", b"/a|b", b"/a^b", b"/a`b", b"/a{b}",
-    b"/a[b]", b"/a?\x00", b"/a? b", b"/a/%2e?x",
+    b"/a[b]", b"/a?\x00", b"/a? b", b"/a/%2e?x", b"/%2561dmin", b"/%252D", b"/a%250Ab", b"/%25C0%25AF", b"/%252525",
+    b"/%E0%80%AF", b"/%e0%9f%bf", b"/%F0%80%80%AF", b"/%f0%8f%bf%bf",
 ]  # fmt: skip
 NORMAL = [
     b"/", b"/a", b"/a/", b"/a/b", b"/?", b"/a?", b"/a?x=//../;%00", b"/a/?b/../c", b"/...", b"/a./b.", b"/.well-known",
     b"/..a", b"/a..b/", b"/-._~!$&'()*+,=:@", b"/%20", b"/caf%C3%A9", b"/caf%c3%a9", b"/me%40example.org", b"/50%25",
     b"/50%25ab", b"/a%2520b", b"/%7B%7d", b"/a%5Bb%5d", b"/%3F", b"/%23", b"/%21", b"/%2b", b"/%80", b"/%ff",
+    b"/%E0%A0%80", b"/%F0%9F%98%80", b"/%E0", b"/%25a", b"/%25zz", b"/a%25C3%25A9",
 ]  # fmt: skip
 
 
