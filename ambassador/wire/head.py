@@ -9,7 +9,8 @@ connection only (`WIRE_ROLES`) become attributes of the head or vanish; what `Co
 Theory of operation: what stands behind the first line is one look-up, for clients repeat all but the request line
 and applications, within a second, most of their responses. What is new is split at CRLF; each line is one look-up in
 the line cache, which holds checked fields only; so the loop adds no check of its own. Lone CR, LF and NUL cannot
-hide: they are inside a line then, and no line with a control character passes.
+hide: they are inside a line then, and no line with a control character passes. The two lines that another Ambassador
+stamps on every request are taken out before the look-up, which would else never succeed (7 µs of 60).
 
 Measured by benchmarks/micro/head.py.
 """
@@ -19,6 +20,7 @@ Measured by benchmarks/micro/head.py.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import compress
 from operator import attrgetter
 from typing import Final
@@ -31,7 +33,9 @@ from ambassador.core.model import (
     IDENTITY,
     PERSISTS,
     PROTECTED,
+    REQUEST_ID,
     STAMPED,
+    TRACEPARENT,
     TRANSFER_ENCODING,
     UPGRADE,
     WIRE_ROLES,
@@ -83,6 +87,9 @@ _ONE_OPTION: Final = {
 # policy must see it (threat A3).
 _NOT_NOMINATED: Final = PROTECTED | IDENTITY
 _NO_CONTENT: Final = frozenset({b"CONNECT", b"TRACE"})
+# The lines of `policy.trace_context.stamp`; spelt otherwise, they are lines like others.
+_FIRST_STAMP: Final = b"X-Request-Id: "
+_our_stamps = re.compile(rb"(X-Request-Id: ([!-~]++))\r\n(traceparent: ([!-~]++))\r\n").match
 
 
 def skip_empty_lines(buffer: bytes | bytearray, start: int = 0) -> int:
@@ -216,6 +223,21 @@ def _read_section(
     return section
 
 
+def _without_stamps(text: bytes, at: int) -> tuple[bytes, Sequence[Field]]:
+    """Take out the two lines that another Ambassador has stamped, of which the first may begin at `at`."""
+    if at and text[at - 2 : at] != b"\r\n":
+        return text, ()  # inside a value
+    found = _our_stamps(text, at)
+    if found is None:
+        return text, ()
+    id_line, request_id, trace_line, parent = found.groups()
+    stamps = (
+        Field(b"x-request-id", request_id, REQUEST_ID | PROTECTED, id_line),
+        Field(b"traceparent", parent, TRACEPARENT | PROTECTED, trace_line),
+    )
+    return text[:at] + text[found.end() :], stamps
+
+
 class _Shapes(dict[tuple[int, ...], Shape]):
     """Shapes seen before; bounded, since a stranger can make up many."""
 
@@ -279,16 +301,22 @@ def parse_request_head(
             raise uri_too_long()
     else:
         method, scheme, target_authority, path, version = other_form(line, limits.max_uri)
+    stamped: Sequence[Field] = ()
+    if (at := text.find(_FIRST_STAMP)) >= 0:
+        text, stamped = _without_stamps(text, at)
     section = cache.requests.get(text)
     if section is None:
         section = _read_section(text, cache.requests, cache, limits)
-    elif len(section.fields) > limits.max_fields:
+    if len(section.fields) + len(stamped) > limits.max_fields:
         raise _too_many_fields()
     shape = section.shape
     kept = list(section.kept)
     marked = section.marked
-    stamped = list(compress(section.fields, shape.stamped)) if shape.roles & STAMPED else ()
     roles = shape.roles
+    if stamped:
+        roles |= REQUEST_ID | TRACEPARENT | PROTECTED
+    if shape.roles & STAMPED:
+        stamped = [*stamped, *compress(section.fields, shape.stamped)]
     if shape.only == HOST and usual is not None:
         # Nearly every request without body: nothing but Host, nothing to decide.
         authority = section.fields[shape.place].value

@@ -102,3 +102,62 @@ def test_malformed_lines_are_never_kept() -> None:
         with pytest.raises(HeadError):
             read(cache, b"Host: a\r\nX Y: 1")
     assert not cache.requests
+
+
+ID, TRACE = b"X-Request-Id: a-1", b"traceparent: 00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Host: a", ID, TRACE, b"Via: 1.1 x"],
+        [ID, TRACE, b"Host: a"],
+        [b"Host: a", b"X-Kept: 2", ID, TRACE],
+        [b"Host: a", TRACE, ID, b"X-Kept: 2"],
+        [b"Host: a", ID, TRACE, b"tracestate: a=1", b"X-Kept: 2"],
+        [b"Host: a", b"tracestate: a=1", ID, TRACE, b"tracestate: b=1"],
+        [b"Host: a", ID, TRACE, ID, TRACE, b"X-Kept: 2"],
+        [b"Host: a", ID, b"X-Kept: 2", TRACE],
+        [b"Host: a", b"X-Kept: X-Request-Id: a", TRACE, b"X-Kept: 2"],
+        [b"Host: a", b"X-Kept: " + ID, ID, TRACE, b"X-Kept: 2"],
+        [b"Host: a", b"Content-Length: 2", ID, TRACE, b"Connection: x-request-id, traceparent"],
+        [b"Host: a", ID + b" ", TRACE, b"X-Kept: 2"],
+        [b"Host: a", ID, b"Traceparent: 00", b"X-Kept: 2"],
+    ],
+)
+def test_stamps_are_read_alike_whether_they_are_taken_out_or_not(lines: list[bytes]) -> None:
+    """What another Ambassador stamps is taken out before the look-up; spelt otherwise it is not."""
+    cache = LineCache(classify)
+    otherwise = [
+        line.replace(b"X-Request-Id: a-1", b"X-Request-ID: a-1") if line.startswith(ID) else line
+        for line in lines
+    ]
+    plain = read(cache, b"\r\n".join(otherwise))
+    for _ in range(2):  # the second time from the cache
+        head = read(cache, b"\r\n".join(lines))
+
+        for taken, expected in ((head.fields, plain.fields), (head.stamped, plain.stamped)):
+            assert sorted((f.name, f.value, f.role) for f in taken) == sorted(
+                (f.name, f.value, f.role) for f in expected
+            )
+        assert (head.roles, head.authority) == (plain.roles, plain.authority)
+
+
+@pytest.mark.parametrize("bad", [b"X-Kept: \x01", b"X Kept: 1", b" folded: 1", b"X-Kept: a\nb"])
+@pytest.mark.parametrize("first", [True, False])
+def test_beside_stamps_a_bad_line_is_as_bad(bad: bytes, *, first: bool) -> None:
+    lines = [b"Host: a", bad, ID, TRACE, b"Via: 1.1 x"] if first else [b"Host: a", ID, TRACE, bad]
+
+    with pytest.raises(HeadError) as caught:
+        read(LineCache(classify), b"\r\n".join(lines))
+    assert caught.value.status == 400
+
+
+def test_stamps_count_among_the_lines() -> None:
+    cache = LineCache(classify)
+    section = b"GET / HTTP/1.1\r\n" + b"\r\n".join([b"Host: a", ID, TRACE, b"X-Kept: 2"])
+    parse_request_head(section, cache, HeadLimits(max_fields=4))
+
+    with pytest.raises(HeadError) as caught:
+        parse_request_head(section, cache, HeadLimits(max_fields=3))
+    assert caught.value.detail == "too_many_fields"
