@@ -92,6 +92,20 @@ def test_names_of_hosts_and_fields_are_compared_in_lower_case() -> None:
     assert checks.upgrade("WebSocket") == "websocket"
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Host", "hosts are matched by host"),
+        ("TE", "ends at each hop"),
+        ("X-Forwarded-Client-Cert", "dropped before routing"),
+    ],
+)
+def test_a_field_that_is_gone_when_routes_are_asked_is_no_condition(name: str, words: str) -> None:
+    """Threats A2: such a route would be passed over without a word."""
+    with pytest.raises(ValueError, match=words):
+        checks.header_name(name)
+
+
 @pytest.mark.parametrize("value", ["10.0.0.1", "[::1]"])
 def test_no_address_is_asked_for_by_name(value: str) -> None:
     """RFC 6066 §3: literal addresses are not permitted in SNI."""

@@ -161,6 +161,9 @@ def _sections(section: Any) -> list[Any]:
          "6:3 inbound.allow_any_verified: unsafe: whoever the trust bundle vouches for may call the app"),
         ("inbound", "  authorization: audit\n",
          "7:3 inbound.authorization: unsafe: what the rules deny is logged, and let in"),
+        ("inbound", "  deny: [{spiffe: 'spiffe://exmaple.org/old/**'}]\n",
+         "7:11 inbound.deny[0].spiffe: no peer of exmaple.org is ever let in, so this refuses nobody;"
+         " is it misspelt?"),
         ("inbound", "  unsafe_plaintext: true\n",
          "7:3 inbound.unsafe_plaintext: unsafe: requests may go to the app in the clear, beyond loopback"),
         ("outbound", "  unsafe_plaintext: true\n",

@@ -344,6 +344,10 @@ def _list_with(extension: x509.ExtensionType) -> bytes:
         (AUTHORITY.revoke(hours=5.0, age_hours=-2.0), "crl_not_yet_valid"),
         (_partial(), "crl_partial"),
         (_delta(), "crl_partial"),
+        (
+            _list_with(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")),
+            "crl_partial",
+        ),
     ],
 )
 def test_a_revocation_list_must_be_whole_and_current(
