@@ -254,7 +254,7 @@ def _trust_domains(root: View, found: Findings) -> None:
         first = first or match[1]
     for place in _denied_places(root):
         match = _TRUST_DOMAIN.match(place.value) if isinstance(place.value, str) else None
-        if match is not None and match[1] not in (known or {first or match[1]}):
+        if match is not None and known and match[1] not in known:
             shown = "***" if isinstance(place.value, Substituted) else match[1]
             found.warn(
                 place, f"no peer of {shown} is ever let in, so this refuses nobody; is it misspelt?"

@@ -160,6 +160,9 @@ class PeerIdentity:
         repr=False
     )  # DER as the peer sent it, leaf first; empty when resumed
     problem: str = ""
+    doubted_dns: tuple[
+        str, ...
+    ] = ()  # DNS names that its root may not vouch for: only a `deny` heeds them
 
     @property
     def principal(self) -> str:

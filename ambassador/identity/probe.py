@@ -100,7 +100,7 @@ def judge_certificate(
     reason = reason or trust.domain_problem(facts, verified[-1])
     if reason:
         raise TlsRefused(reason, "", presented)
-    return facts.identity
+    return trust.identity(facts)
 
 
 def _verify(credentials: Credentials, chain: tuple[bytes, ...]) -> list[bytes]:

@@ -116,5 +116,5 @@ class Trust:
             if identity.problem:
                 return replace(identity, uris=(), dns=())
             if identity.dns and own in bundles and facts.trust_domain not in {"", own}:
-                return replace(identity, dns=())
+                return replace(identity, dns=(), doubted_dns=identity.dns)
         return identity

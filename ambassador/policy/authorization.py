@@ -111,8 +111,11 @@ def has_identity(identity: PeerIdentity) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _compiled(kind: str, text: str) -> _Names:
-    """Give the predicate of one pattern over the names of its own type only (threats B5)."""
+def _compiled(kind: str, text: str, *, denies: bool = False) -> _Names:
+    """Give the predicate of one pattern over the names of its own type only (threats B5).
+
+    A name that cannot be believed lets nobody in, and keeps out all the same.
+    """
     match kind:
         case "spiffe":
             spiffe = parse_spiffe_pattern(text)
@@ -122,6 +125,10 @@ def _compiled(kind: str, text: str) -> _Names:
             return lambda identity: any(map(uri.matches, identity.uris))
         case "dns":
             dns = parse_dns_pattern(text)
+            if denies:
+                return lambda identity: any(
+                    map(dns.matches, (*identity.dns, *identity.doubted_dns))
+                )
             return lambda identity: any(map(dns.matches, identity.dns))
         case "cn":
             cn = parse_cn_pattern(text)
@@ -232,7 +239,11 @@ class Authorizer:
     ) -> None:
         self._any_verified = allow_any_verified
         self._rules: tuple[tuple[_Names, _Condition, bool], ...] = tuple(
-            (_compiled(rule.kind, rule.pattern), _Condition(rule, denies=denies), denies)
+            (
+                _compiled(rule.kind, rule.pattern, denies=denies),
+                _Condition(rule, denies=denies),
+                denies,
+            )
             for rules, denies in ((deny, True), (allow, False))
             for rule in rules
         )

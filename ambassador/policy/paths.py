@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 # What `%` may stand for in a normal path: everything but unreserved characters (RFC 3986 §6.2.2.2), controls,
-# `/` `\` `;` (a second path to some application), overlong UTF-8 (of `.` and `/`: C0, C1, E0 80-9F, F0 80-8F), and a
-# `%` that a second decoding turns into one of those.
+# `/` `\` `;` (a second path to some application), overlong UTF-8 (of `.` and `/`: C0, C1, E0 80-9F, F0 80-8F), and
+# a `%` that a second decoding turns into one of those.
 _HARMLESS: Final = (
     rb"2[0-46-9A-Ca-c]|3[AaC-Fc-f]|40|5[BDEbde]|60|7[B-Db-d]|[89ABDabd][0-9A-Fa-f]|[Cc][2-9A-Fa-f]"
-    rb"|[Ee](?:0(?!%[89])|[1-9A-Fa-f])|[Ff](?:0(?!%8)|[1-9A-Fa-f])"
+    rb"|[Ee](?:0(?!%(?:25)?[89])|[1-9A-Fa-f])|[Ff](?:0(?!%(?:25)?8)|[1-9A-Fa-f])"
 )
 _ESCAPE: Final = rb"%(?:" + _HARMLESS + rb"|25(?:(?=" + _HARMLESS + rb")|(?![0-9A-Fa-f]{2})))"
 # Segments of pchar (RFC 3986 §3.3) without `;`, none of them `.` or `..`, only the last one empty. Possessive

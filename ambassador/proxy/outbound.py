@@ -53,6 +53,7 @@ class OutboundDoors(Doors):
         "instance",
         "known",
         "own_names",
+        "own_suffixes",
         "services",
         "table",
         "via",
@@ -88,7 +89,9 @@ class OutboundDoors(Doors):
                 *(host for service in self.services.values() for host in service.hosts),
             }
         )
-        self.own_names = frozenset(name.encode() for name in self.known)
+        named = [host for route in config.routes or () for host in route.match.hosts]
+        self.own_names = frozenset(name.encode() for name in [*self.known, *named])
+        self.own_suffixes = tuple(name[1:].encode() for name in named if name.startswith("*."))
         self.via = {version: via_line(self.pseudonym, version=version) for version in (10, 11)}
 
     def open(self, accepted: Accepted) -> None:
@@ -210,7 +213,10 @@ class _OutboundDoor:
     def _check_host(self, host: bytes) -> None:
         """Refuse a name that a stranger's DNS may have brought here (H7)."""
         doors = self._doors
-        if not doors.config.browsers_allowed and can_be_rebound(host, doors.own_names):
+        is_named = host.endswith(doors.own_suffixes)  # by another route: the user's as well
+        if not (is_named or doors.config.browsers_allowed) and can_be_rebound(
+            host, doors.own_names
+        ):
             raise AccessDenied(
                 "foreign_host", "This Host is not one of the service's names; see `hosts`."
             )

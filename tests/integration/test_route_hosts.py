@@ -14,6 +14,10 @@ CONFIG = {
     "outbound": {
         "routes": [
             {"match": {"host": "*.shop.example"}, "service": "payments"},
+            {
+                "match": {"host": ["api.example", "*.api.example"], "path": "/v2"},
+                "service": "payments",
+            },
             {"match": {"path": "/one"}, "service": "payments"},
             {"match": {"method": "POST"}, "service": "payments"},
             {"match": {"headers": {"x-canary": "1"}}, "service": "payments"},
@@ -48,7 +52,16 @@ def test_a_stranger_s_name_leads_nowhere_where_every_host_does(
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize(
     "host",
-    [b"localhost:9000", b"127.0.0.1", b"payments", b"pay.example.org", b"a.shop.example", b"api"],
+    [
+        b"localhost:9000",
+        b"127.0.0.1",
+        b"payments",
+        b"pay.example.org",
+        b"a.shop.example",
+        b"api",
+        b"api.example",
+        b"x.api.example",
+    ],
 )
 def test_names_that_are_ours_or_that_a_route_names_go_through(
     outbound: Side, start: bytes, host: bytes

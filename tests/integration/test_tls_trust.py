@@ -88,6 +88,7 @@ def test_of_a_partner_only_the_id_is_believed(
         with shaking(web.server("inbound", HTTP), foreign_client(issued)) as both:
             assert both.server.peer is not None
             assert (both.server.peer.spiffe, both.server.peer.dns) == (spiffe, dns)
+            assert both.server.peer.doubted_dns == (() if dns else ("batch.example",))
 
 
 def test_a_broken_id_names_nobody_where_domains_are_told_apart(

@@ -161,9 +161,6 @@ def _sections(section: Any) -> list[Any]:
          "6:3 inbound.allow_any_verified: unsafe: whoever the trust bundle vouches for may call the app"),
         ("inbound", "  authorization: audit\n",
          "7:3 inbound.authorization: unsafe: what the rules deny is logged, and let in"),
-        ("inbound", "  deny: [{spiffe: 'spiffe://exmaple.org/old/**'}]\n",
-         "7:11 inbound.deny[0].spiffe: no peer of exmaple.org is ever let in, so this refuses nobody;"
-         " is it misspelt?"),
         ("inbound", "  unsafe_plaintext: true\n",
          "7:3 inbound.unsafe_plaintext: unsafe: requests may go to the app in the clear, beyond loopback"),
         ("outbound", "  unsafe_plaintext: true\n",
@@ -187,6 +184,18 @@ def test_what_is_unsafe_or_useless_is_a_warning(base: str, text: str, warning: s
 def test_a_sound_file_has_no_warning(base: str) -> None:
     """config.md §1: a fresh, sound installation has none."""
     assert loaded(BASES[base]).warnings == ()
+
+
+def test_a_deny_of_a_domain_without_a_bundle_is_a_warning() -> None:
+    """Threats B6: with a bundle per domain nobody else is let in, so it is a typing error."""
+    identity = "identity: {certificate: c, private_key: k, trust_bundle: {example.org: ca}}\n"
+    rule = "  deny: [{spiffe: 'spiffe://exmaple.org/old/**'}]\n"
+    base = BASES["inbound"].replace("identity: {directory: certs}\n", identity)
+
+    assert warnings(base + rule) == [
+        "7:11 inbound.deny[0].spiffe: no peer of exmaple.org is ever let in, so this refuses nobody; is it misspelt?"
+    ]
+    assert warnings(base + rule.replace("exmaple", "example")) == []
 
 
 def test_a_foreign_variable_is_a_warning_with_a_suggestion() -> None:

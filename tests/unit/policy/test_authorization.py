@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -142,6 +143,17 @@ def test_a_wildcard_certificate_matches_no_dns_rule() -> None:
 def test_one_of_several_dns_names_is_enough() -> None:
     """A certificate names what it likes; one name that a rule names is enough."""
     assert judge(Authorizer([], [Rule("x", "dns", "b")]), identity(dns=("a", "b"))).allowed
+
+
+def test_a_name_that_cannot_be_believed_keeps_out_and_lets_nobody_in() -> None:
+    """Threats B6; fail-closed rule 4: a partner's authority may write any DNS name."""
+    peer = replace(identity("spiffe://partner.example/batch"), doubted_dns=("old.example",))
+    partners = Rule("partners", "spiffe", "spiffe://partner.example/**")
+    old = Rule("old", "dns", "old.example")
+
+    assert judge(Authorizer([], [partners]), peer).allowed
+    assert not judge(Authorizer([old], [partners]), peer).allowed
+    assert not judge(Authorizer([], [old]), peer).allowed
 
 
 def test_a_rule_without_conditions_makes_the_decision_constant() -> None:

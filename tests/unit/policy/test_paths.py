@@ -28,7 +28,8 @@ ABNORMAL = [
     b"/%C0%AF", b"/%c1%9c", b"/%252e%252e", b"/a%252fb", b"/a%255Cb", b"/%2500", b"/%25252e", b"/a%253b", b"/a#b",
     b"/a b", b"/a\x00b", b"/a\r\n", b"/a\n", b"/caf\xc3\xa9", b'/a"b', b"/a<b", b"/a|b", b"/a^b", b"/a`b", b"/a{b}",
     b"/a[b]", b"/a?\x00", b"/a? b", b"/a/%2e?x", b"/%2561dmin", b"/%252D", b"/a%250Ab", b"/%25C0%25AF", b"/%252525",
-    b"/%E0%80%AF", b"/%e0%9f%bf", b"/%F0%80%80%AF", b"/%f0%8f%bf%bf",
+    b"/%25E0%2580%25AFa", b"/%E0%2580%AF", b"/%25F0%2580%2580%25AF", b"/%E0%80%AF", b"/%e0%9f%bf", b"/%F0%80%80%AF",
+    b"/%f0%8f%bf%bf",
 ]  # fmt: skip
 NORMAL = [
     b"/", b"/a", b"/a/", b"/a/b", b"/?", b"/a?", b"/a?x=//../;%00", b"/a/?b/../c", b"/...", b"/a./b.", b"/.well-known",
