@@ -102,7 +102,7 @@ class Side:
         for client in self._clients:
             client.close()
         self._clients.clear()
-        eventually(self._is_over, f"gauges at zero: {self.gauges()}", patience_s=5)
+        eventually(self._is_over, f"gauges at zero: {self.gauges()}")
         for connection in self.peer.connections:
             connection.close()
         self.peer.connections.clear()
