@@ -8,7 +8,8 @@ Rules
   OpenSSL works without read-ahead, so an unread record keeps the socket readable as long as we ask for 16 KiB.
 * uvloop reports an error of the descriptor once and forgets the descriptor: bytes that lie in front of a reset would
   be read, and the reset never heard of. So who has an unfinished message says `greedy`, and reading goes on until
-  the socket has no more; a failed write looks at the reading side itself. (Can go when uvloop's `UVPoll` stays.)
+  the socket has no more; a failed write looks at the reading side itself, and who takes over the handshake's
+  reader does not wait for readiness, which may have come. (Can go when uvloop's `UVPoll` stays.)
 * `read_finished` closes a burst that left a message unfinished: whatever the receiver corked for the other side
   goes out then. The end of a message needs none, for it is never corked.
 * Writing: straight to the socket; what it does not take waits in `_waiting`, above `HIGH_WATER` `write` says
@@ -164,17 +165,14 @@ class Transport:
         self._closing = False  # close once everything has gone
         self._shut = False  # our direction is ended, or will be once everything has gone
         self._end_sent = False
-        self.truncates = (
-            False  # the peer is to see that something is missing: our end goes without close_notify
-        )
+        # The peer is to see that something is missing: our end goes without close_notify.
+        self.truncates = False
         self._write_broken = False
         self._eof_seen = False
         self._reads_on = False  # a call of the loop is on its way
         self.progress = 0  # bytes that had to wait and have gone since
         self.read_size = READ_SIZE
-        self.reading = (
-            has_reader  # the handshake's, whose place `start` takes: two system calls less
-        )
+        self.reading = has_reader  # the handshake's; `start` takes its place: two system calls less
         self.closed = False
         self.greedy = False  # the receiver has an unfinished message; asked anew with every piece
         self.stalled = False  # bytes wait for the peer
@@ -213,8 +211,10 @@ class Transport:
     def start(self, receiver: Receiver) -> None:
         """Begin to read into `receiver`."""
         self.receiver = receiver
-        self.reading = False
+        took_over, self.reading = self.reading, False
         self.resume_reading()
+        if took_over:
+            self._loop.call_soon(self._on_readable)
 
     # ---- reading -------------------------------------------------------------------------------------------
 

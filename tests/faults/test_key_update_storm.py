@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -86,10 +85,8 @@ def test_a_storm_of_key_updates_ends_its_connection(
             eventually(lambda: sidecar.metric("connections", direction="inbound") == 1, "it is in")
 
             def is_ended() -> bool:
-                sidecar.signal(signal.SIGSTOP)  # they lie in the socket together
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    peer.wait(0.5)
-                sidecar.signal(signal.SIGCONT)
+                with sidecar.stopped(), contextlib.suppress(subprocess.TimeoutExpired):
+                    peer.wait(0.5)  # they lie in the socket together
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     peer.wait(0.5)
                 return peer.poll() is not None

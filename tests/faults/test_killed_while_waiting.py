@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 import types
@@ -21,10 +22,10 @@ from tests.support.handshakes import Service, store
 from tests.support.invariants import nothing_left, open_sockets
 from tests.support.peers import PeerConnection, ScriptedPeer
 from tests.support.stage import Side
-from tests.support.stage_fixtures import outbound, side, stage
+from tests.support.stage_fixtures import inbound, outbound, side, stage
 from tests.support.waiting import eventually
 
-__all__ = ["outbound", "side", "stage"]
+__all__ = ["inbound", "outbound", "side", "stage"]
 
 CONFIG = {"settings": {"timeout": "10s"}, "service": {"connect_timeout": "10s"}}
 GET = b"GET / HTTP/1.1\r\nHost: payments\r\n\r\n"
@@ -266,6 +267,34 @@ def test_an_exchange_that_is_killed_in_any_state_leaves_one_record_and_nothing_e
     assert client.read_message().endswith(b"ok"), "the next one is served"
     side.finish()
     eventually(lambda: len(records) == before + 2, "its record")
+
+
+@pytest.mark.parametrize("request_", [GET, b""], ids=["with a request", "without"])
+def test_a_client_that_is_gone_behind_its_handshake_leaves_nothing(
+    inbound: Side, request_: bytes
+) -> None:
+    """The end of the handshake, a request and a reset arrive as one event: the last that the loop tells of."""
+    sidecar = inbound.sidecar
+    before = len(sidecar.records)
+    context = inbound.stage.client_tls
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="payments")
+    with socket.create_connection(sidecar.inbound, timeout=10) as sock:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                sock.sendall(outgoing.read())
+                incoming.write(sock.recv(65536))
+        if request_:
+            tls.write(request_)
+        with sidecar.stopped():
+            sock.sendall(outgoing.read())
+            PeerConnection(sock).reset()
+
+    eventually(lambda: sidecar.metric("connections") == 0, "no connection", patience_s=5)
+    eventually(lambda: len(sidecar.records) == before + bool(request_), "a record")
 
 
 # --- each flight of the handshake with upstream, by killing the client meanwhile

@@ -111,10 +111,9 @@ def test_a_request_that_is_on_its_way_when_the_drain_begins_is_served(
         with connect(sidecar.outbound) as connection:
             connection.send(request("/", host="app"))
             connection.read_message()
-            sidecar.signal(signal.SIGSTOP)
-            connection.send(request("/", host="app"))
-            sidecar.signal(signal.SIGTERM)
-            sidecar.signal(signal.SIGCONT)
+            with sidecar.stopped():
+                connection.send(request("/", host="app"))
+                sidecar.signal(signal.SIGTERM)
 
             assert connection.read_message().startswith(b"HTTP/1.1 200 ")
             assert connection.is_ended()

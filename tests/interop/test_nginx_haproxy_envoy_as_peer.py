@@ -209,8 +209,12 @@ def ask(
     body: object = None,
     **fields: str,
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    """Send a request to the peer; give response and body."""
-    client.request(method, target, body, headers={"Host": peer.kind, **fields})  # type: ignore[arg-type]
+    """Send a request to the peer; give response and body.
+
+    An early answer ends the sending (RFC 9112 §9.5), which http.client does not look for: the answer is there.
+    """
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        client.request(method, target, body, headers={"Host": peer.kind, **fields})  # type: ignore[arg-type]
     response = client.getresponse()
     return response, response.read()
 

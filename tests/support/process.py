@@ -175,6 +175,17 @@ class Ambassador:
         """Send a signal."""
         self.process.send_signal(number)
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Keep it from running: what arrives meanwhile, it finds together."""
+        self.signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{self.pid}/stat")
+        eventually(lambda: stat.read_text(encoding="ascii").rpartition(")")[2].split()[0] == "T")
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
     def reload(self) -> None:
         """Send SIGHUP."""
         self.signal(signal.SIGHUP)
