@@ -18,7 +18,7 @@ from ambassador.core.errors import (
 )
 from ambassador.http.write_watch import WriteWatch
 from ambassador.net.alarm import NEVER, Alarm
-from ambassador.net.transport import TlsFailure, Truncated, WriteRefused
+from ambassador.net.failures import TlsFailure, Truncated, WriteRefused
 
 if TYPE_CHECKING:
     import asyncio

@@ -15,6 +15,7 @@ from ambassador.identity.callbacks import Handshake, der_of
 from ambassador.identity.credentials import Credentials
 from ambassador.identity.judgement import date_problem
 from ambassador.identity.openssl_errors import reason_of
+from ambassador.identity.records import Io, io_of
 from ambassador.identity.refusal import VERIFY_REASONS, TlsRefused
 from ambassador.identity.trust import FactsCache, Trust
 
@@ -30,8 +31,8 @@ class ProbeTls:
         self._context = tls.new_probe_context(credentials, _DEFAULT_GROUPS)
         self._server_name = server_name
 
-    def io(self, connection: SSL.Connection) -> tls.Io:
-        return tls.io_of(connection, lambda error: self.refusal(connection, error))
+    def io(self, connection: SSL.Connection) -> Io:
+        return io_of(connection, lambda error: self.refusal(connection, error))
 
     def new_connection(self, sock: tls.Socket | None, session_key: object) -> SSL.Connection:
         connection = SSL.Connection(self._context, sock)

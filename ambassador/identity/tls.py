@@ -1,4 +1,4 @@
-"""TLS contexts, handshakes judged, and refusals explained: the only module that knows pyOpenSSL.
+"""TLS contexts, handshakes judged, and refusals explained: the only module that makes pyOpenSSL's connections.
 
 Rules: a context is built once and never changed. Verification never depends on SNI. The verify callback records
 what OpenSSL said and asks `judge_early` about what it took, so that our refusals have alerts too; it never turns a
@@ -7,8 +7,8 @@ checked by `peer` after *every* handshake (C1).
 
 Known ugliness: pyOpenSSL has no names for groups, for whether a session was resumed, or for an ALPN refusal with
 its alert, and its verify callback hides the leaf of a refused chain. So this module uses `_util.lib`, `_util.ffi`,
-`Connection._ssl` and `Connection._reverse_mapping`; all such uses are here and in `callbacks.py`, and the
-handshake tests pin them.
+`Connection._ssl` and `Connection._reverse_mapping`; all such uses are here, in `callbacks.py` and in
+`records.py`, and the handshake tests pin them.
 The binding cannot set the size of a peer's certificate message: OpenSSL stops at 100 KiB, we refuse from 64 KiB.
 """
 
@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from collections.abc import Callable
 from typing import Any, Final
 
 import cryptography
@@ -30,16 +29,11 @@ from ambassador.core.clock import Clock
 from ambassador.core.errors import CredentialError
 from ambassador.core.model import PeerIdentity, Progress, TlsSession
 from ambassador.identity import peer as peers
-from ambassador.identity.callbacks import (
-    MAX_LATE_STEPS,
-    AlpnSelection,
-    Handshake,
-    verify_callback,
-    watch_late_steps,
-)
+from ambassador.identity.callbacks import AlpnSelection, Handshake, verify_callback
 from ambassador.identity.credentials import Credentials
 from ambassador.identity.judgement import Judge, refused_late, sni_of
 from ambassador.identity.openssl_errors import first_reason, reason_of
+from ambassador.identity.records import Io, io_of
 from ambassador.identity.refusal import VERIFY_REASONS, TlsRefused
 from ambassador.identity.settings import ServiceSettings, TlsSettings
 from ambassador.identity.trust import FactsCache, Trust
@@ -82,24 +76,9 @@ _MAX_SESSIONS: Final = 1024
 MAX_SESSION_LIFETIME_S: Final = 600.0
 
 
-# One read at a time and one thread: all connections can share where OpenSSL puts a record.
-#: `recv` and `send` of a connection, and the words for what they raise.
-Io = tuple[
-    Callable[[int], bytes],
-    Callable[[bytes | memoryview], int],
-    Callable[[BaseException], Exception],
-]
-
-_READ_BYTES: Final = 16384
-_READ_BUFFER: Final = _ffi.new("char[]", _READ_BYTES)
-_read_view: Any = _ffi.buffer(_READ_BUFFER)
-_from_buffer: Any = _ffi.from_buffer
-_ssl_read: Any = _lib.SSL_read
-_ssl_write: Any = _lib.SSL_write
 _ssl_get_error: Any = _lib.SSL_get_error
 _WANT_READ: Final = _lib.SSL_ERROR_WANT_READ
 _WANT_WRITE: Final = _lib.SSL_ERROR_WANT_WRITE
-_ZERO_RETURN: Final = _lib.SSL_ERROR_ZERO_RETURN
 _alpn_name: Any = _ffi.new("unsigned char **")
 _alpn_length: Any = _ffi.new("unsigned int *")
 #: Kinds of session that are described once per context: a peer may ask for any number of names.
@@ -118,43 +97,6 @@ def versions() -> dict[str, str]:
 def clear_errors() -> None:
     """Empty OpenSSL's error queue: it is per thread, so what one connection left would surface on another."""
     _lib.ERR_clear_error()
-
-
-def io_of(connection: SSL.Connection, explain: Callable[[BaseException], Exception]) -> Io:
-    """Give `recv` and `send` of a connection, with pyOpenSSL's meaning and errors, and the words for them.
-
-    For one thread.
-
-    They go straight to OpenSSL while it succeeds: no buffer per read, no error check per call. Saves 2.7 µs
-    of 8 for a send and a recv of 500 bytes. Can go when pyOpenSSL reads into a kept buffer.
-    """
-    ssl = connection._ssl
-    fail = connection._raise_ssl_error
-    handshake = watch_late_steps(connection)
-
-    def recv(_: int) -> bytes:  # a record has at most 16 KiB, whatever is asked for
-        count = _ssl_read(ssl, _READ_BUFFER, _READ_BYTES)
-        if handshake.late_steps:
-            if handshake.late_steps > MAX_LATE_STEPS:
-                raise SSL.Error([("SSL routines", "", "too many handshake messages")])
-            handshake.late_steps = 0
-        if count > 0:
-            data: bytes = _read_view[:count]
-            return data
-        if (error := _ssl_get_error(ssl, count)) == _WANT_READ:
-            raise SSL.WantReadError
-        if error == _ZERO_RETURN:
-            raise SSL.ZeroReturnError
-        fail(ssl, count)
-        return b""
-
-    def send(data: bytes | memoryview) -> int:
-        count: int = _ssl_write(ssl, data if type(data) is bytes else _from_buffer(data), len(data))
-        if count <= 0:
-            fail(ssl, count)
-        return count
-
-    return recv, send, explain
 
 
 class _Tls(Judge):

@@ -4,7 +4,8 @@ Knows bytes, readiness and the end of either direction; must not know any protoc
 from the loop's callbacks: no task, future or lock in between (house §1).
 
 Rules
-* Reading: one `recv` per readiness; a full one is followed by up to seven more, then the loop goes round (E2).
+* Reading: one `recv` of a record's worth per readiness, behind it up to seven, of at most 128 KiB together; behind
+  so much the next one asks for all of it at once. Then the loop goes round (E2).
   OpenSSL works without read-ahead, so an unread record keeps the socket readable as long as we ask for 16 KiB.
 * uvloop reports an error of the descriptor once and forgets the descriptor: bytes that lie in front of a reset would
   be read, and the reset never heard of. So who has an unfinished message says `greedy`, and reading goes on until
@@ -27,13 +28,18 @@ import fcntl
 import socket
 import struct
 import termios
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from OpenSSL import SSL
+
+from ambassador.net.failures import TlsFailure, Truncated, WriteRefused
+from ambassador.net.receiver import NOBODY
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    from ambassador.net.receiver import Receiver
 
     #: `recv` and `send` of a TLS connection, and the words for its errors: an exception with `reason`.
     Io = tuple[
@@ -49,6 +55,8 @@ LOW_WATER: Final = HIGH_WATER // 2
 #: One TLS record's worth (RFC 8446 §5.1); asking for less would leave bytes that select cannot see.
 READ_SIZE: Final = 16384
 READS_IN_A_ROW: Final = 8
+#: The most that one turn of the loop takes from a socket.
+BURST: Final = READS_IN_A_ROW * READ_SIZE
 #: How long a closing transport waits for a peer that takes nothing; looked at once so often. Units: seconds.
 CLOSE_WITHIN_S: Final = 30.0
 
@@ -56,30 +64,10 @@ CLOSE_WITHIN_S: Final = 30.0
 TlsConnection = SSL.Connection
 
 _SMALL_RECORDS: Final = 64
-#: TLS 1.3: level, description and content type under a tag of 16 bytes, all as application data.
-_ALERT_HEADER: Final = b"\x17\x03\x03\x00\x13"
-_ALERT_RECORD: Final = 5 + 19
-
 _LINGER_RESET = struct.pack("ii", 1, 0)
 _INT = struct.Struct("i")
 _NO_BYTES = _INT.pack(0)
 _WANT = (BlockingIOError, SSL.WantReadError, SSL.WantWriteError, InterruptedError)
-
-
-class Receiver(Protocol):
-    """What a transport calls."""
-
-    def data_received(self, data: bytes) -> None: ...
-
-    def read_finished(self) -> None: ...
-
-    def eof_received(self) -> None:
-        """The peer ended its direction in order (FIN, or close_notify on TLS); ours is still open."""
-
-    def writable(self) -> None: ...
-
-    def transport_closed(self, error: BaseException | None) -> None:
-        """The socket is gone: None after our own close, else why. TLS truncation comes as an error."""
 
 
 class Budget:
@@ -98,44 +86,37 @@ class Budget:
         return f"Budget({self.used} of {self.ceiling} bytes)"
 
 
-class TlsFailure(ConnectionError):
-    """TLS ended the connection: a bad record, or an alert of the peer; `reason` is a word of `identity.refusal`."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason = reason
-        self.message = message
-
-
-class WriteRefused(ConnectionError):
-    """A TLS peer takes nothing more; `unread` is what it sent before, still encrypted."""
-
-    def __init__(self, unread: bytes) -> None:
-        super().__init__("write refused")
-        self.unread = unread
-
-    refusal = (
-        "The peer closed with an alert before it had answered anything: it refuses our certificate."
-    )
-
-    @property
-    def looks_like_alert(self) -> bool:
-        """Say whether one record with the size of an alert, and nothing else, lies there (RFC 8446 §5.2, §6)."""
-        return len(self.unread) == _ALERT_RECORD and self.unread.startswith(_ALERT_HEADER)
-
-
-class Truncated(ConnectionError):
-    """A TLS peer closed the socket without close_notify (RFC 8446 §6.1)."""
-
-
 class Transport:
     """A connected socket; see the module for its rules."""
 
     __slots__ = (
-        "_awaits_read", "_budget", "_closing", "_crashed", "_end_sent", "_eof_seen", "_explain",
-        "_fd", "_loop", "_reads_on", "_recv", "_send", "_shut", "_socket", "_waiting",
-        "_write_broken", "closed", "greedy", "progress", "read_size", "reading", "receiver",
-        "stalled", "starved", "tls", "truncates",
+        "_asks",
+        "_awaits_read",
+        "_budget",
+        "_closing",
+        "_crashed",
+        "_end_sent",
+        "_eof_seen",
+        "_explain",
+        "_fd",
+        "_loop",
+        "_reads_on",
+        "_recv",
+        "_send",
+        "_shut",
+        "_socket",
+        "_unheard",
+        "_waiting",
+        "_write_broken",
+        "closed",
+        "greedy",
+        "progress",
+        "reading",
+        "receiver",
+        "stalled",
+        "starved",
+        "tls",
+        "truncates",
     )  # fmt: skip
 
     def __init__(
@@ -170,8 +151,11 @@ class Transport:
         self._write_broken = False
         self._eof_seen = False
         self._reads_on = False  # a call of the loop is on its way
+        self._unheard = (
+            False  # there may be more behind what was read, which no readiness announces
+        )
         self.progress = 0  # bytes that had to wait and have gone since
-        self.read_size = READ_SIZE
+        self._asks = READ_SIZE  # bytes to read first
         self.reading = has_reader  # the handshake's; `start` takes its place: two system calls less
         self.closed = False
         self.greedy = False  # the receiver has an unfinished message; asked anew with every piece
@@ -211,10 +195,8 @@ class Transport:
     def start(self, receiver: Receiver) -> None:
         """Begin to read into `receiver`."""
         self.receiver = receiver
-        took_over, self.reading = self.reading, False
+        self._unheard, self.reading = self.reading, False
         self.resume_reading()
-        if took_over:
-            self._loop.call_soon(self._on_readable)
 
     # ---- reading -------------------------------------------------------------------------------------------
 
@@ -230,8 +212,8 @@ class Transport:
             return
         self.reading = True
         self._loop.add_reader(self._fd, self._on_readable)
-        if self.tls is not None and self.tls.pending():
-            # Decrypted bytes that no readiness will announce.
+        if self.tls is not None and (self._unheard or self.tls.pending()):
+            # Decrypted bytes, or an error behind a burst or a handshake, that no readiness will announce.
             self._loop.call_soon(self._on_readable)
 
     def look(self) -> None:
@@ -240,6 +222,8 @@ class Transport:
 
     def is_quiet(self) -> bool:
         """Say whether nothing has arrived that was not read yet, not even an end: an idle connection is alive."""
+        if self._unheard:
+            self._on_readable()
         if self.closed or self._eof_seen or self._write_broken or self._closing:
             return False
         try:
@@ -263,8 +247,9 @@ class Transport:
         if self._awaits_read:
             self._awaits_read = False
             self._loop.add_writer(self._fd, self._on_writable)  # after this read
+        self._unheard = False
         try:
-            data = self._recv(self.read_size)
+            data = self._recv(self._asks)
         except _WANT:
             return
         except SSL.ZeroReturnError:
@@ -277,23 +262,30 @@ class Transport:
                 self._end_of_input()
                 return
             self.receiver.data_received(data)
-            if len(data) >= READ_SIZE or self.greedy:
-                self._read_on()
+            if len(data) >= READ_SIZE or self.greedy or self._asks > READ_SIZE:
+                self._read_on(BURST - len(data))
             # else the message is whole, and what it brought has gone out with its end
         except Exception as error:  # the guard of this callback (E8)
             self.crash(error)
 
-    def _read_on(self) -> None:
+    def _read_on(self, left: int) -> None:
         """Take what more is there, so that a bulk transfer is written in large pieces, and close the burst."""
         error: BaseException | None = None
         ended = False
+        self._asks = READ_SIZE
+        self._unheard = True
         for _ in range(READS_IN_A_ROW - 1):
             if not self.reading:
                 break
+            if left <= 0:
+                self._asks = BURST
+                self._read_in_next_turn()
+                break
             self.greedy = False
             try:
-                data = self._recv(self.read_size)
+                data = self._recv(max(left, READ_SIZE))
             except _WANT:
+                self._unheard = False
                 break
             except SSL.ZeroReturnError:
                 data = b""
@@ -304,20 +296,25 @@ class Transport:
                 ended = True
                 break
             self.receiver.data_received(data)
-            if len(data) < READ_SIZE and not self.greedy:
-                break
+            left -= len(data)
         else:
-            # Not left to readiness, which may not come again (see the rules). Once per turn: readiness that comes as
-            # well would else add another call each time, and a peer at line rate take ever longer turns (E2).
-            if not self._reads_on:
-                self._reads_on = True
-                self._loop.call_soon(self._next_turn)
+            self._read_in_next_turn()
         if ended:
             self._end_of_input()
         elif not self.closed:
             self.receiver.read_finished()
             if error is not None:
                 self._lost(self._worded(error))
+
+    def _read_in_next_turn(self) -> None:
+        """Not left to readiness, which may not come again (see the rules).
+
+        Once per turn: readiness that comes as well would else add another call each time, and a peer at line rate
+        take ever longer turns (E2).
+        """
+        if not self._reads_on:
+            self._reads_on = True
+            self._loop.call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
         self._reads_on = False
@@ -349,7 +346,8 @@ class Transport:
             return True
         else:
             try:
-                sent = self._send(data)
+                whole = len(data) <= READ_SIZE or self.tls is None
+                sent = self._send(data) if whole else self._send_records(data)
             except _WANT as want:
                 sent = 0
                 self._awaits_read = isinstance(want, SSL.WantReadError)
@@ -358,36 +356,42 @@ class Transport:
                 return True
             if sent == len(data):
                 return True
-            self._keep(memoryview(data)[sent:], wanted=sent == 0)
+            self._keep(memoryview(data)[sent:])
         if len(self._waiting) > HIGH_WATER:
             self.starved = True
             return False
         return True
 
-    def _keep(self, rest: memoryview, *, wanted: bool) -> None:
-        """Take over what one `send` left; a TLS send takes one record a call, so go on until it wants to wait."""
-        if self.tls is not None and not wanted:
-            try:
-                while rest:
-                    rest = rest[self._send(rest) :]
-            except _WANT as want:  # `rest` is exactly what has to be repeated
-                self._awaits_read = isinstance(want, SSL.WantReadError)
-            except (OSError, SSL.Error) as error:
-                self._break_writing(error)
-                return
-        if rest:
-            self._waiting += rest
-            self.stalled = True
-            self._budget.used += len(rest)
-            if not self._awaits_read:
-                self._loop.add_writer(self._fd, self._on_writable)
+    def _keep(self, rest: memoryview) -> None:
+        """Take over what one `send` left: of TLS exactly what has to be repeated."""
+        self._waiting += rest
+        self.stalled = True
+        self._budget.used += len(rest)
+        if not self._awaits_read:
+            self._loop.add_writer(self._fd, self._on_writable)
+
+    def _send_records(self, data: bytes | memoryview) -> int:
+        """Send records, which OpenSSL writes one by one, in as few segments as if they were one piece."""
+        corked = self._cork(1)
+        try:
+            return self._send(data)
+        finally:
+            if corked:
+                self._cork(0)
+
+    def _cork(self, on: int) -> bool:
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)  # tcp(7)
+        except OSError:
+            return False  # a Unix socket has no segments
+        return True
 
     def _on_writable(self) -> None:
         waiting = self._waiting
         try:
             while waiting:
                 with memoryview(waiting) as view, view[: READ_SIZE * 16] as piece:
-                    sent = self._send(piece)
+                    sent = self._send(piece) if self.tls is None else self._send_records(piece)
                 del waiting[:sent]
                 self.progress += sent
                 self._budget.used -= sent
@@ -529,7 +533,7 @@ class Transport:
 
     def detach(self) -> None:
         """Close the socket without a word to the receiver, which ends by itself."""
-        self.receiver = _NOBODY
+        self.receiver = NOBODY
         self.abort()
 
     def _worded(self, error: BaseException) -> BaseException:
@@ -566,30 +570,11 @@ class Transport:
         self._socket.close()
         self.receiver.transport_closed(error)
         # Breaks the cycles with receiver and OpenSSL, whose 27 KB would else wait for the rare collector.
-        self.receiver = _NOBODY
+        self.receiver = NOBODY
         self.tls = None
         self._explain = None
         self._recv = _gone_reading
         self._send = _gone_writing
-
-
-class _Nobody:
-    """Hears nothing: the receiver of a detached transport."""
-
-    __slots__ = ()
-
-    def data_received(self, data: bytes) -> None: ...
-
-    def read_finished(self) -> None: ...
-
-    def eof_received(self) -> None: ...
-
-    def writable(self) -> None: ...
-
-    def transport_closed(self, error: BaseException | None) -> None: ...
-
-
-_NOBODY = _Nobody()
 
 
 def _gone_reading(_: int) -> bytes:

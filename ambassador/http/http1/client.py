@@ -18,7 +18,7 @@ from ambassador.core.errors import (
     UpstreamReset,
 )
 from ambassador.http.http1.connection import Http1Connection
-from ambassador.net.transport import TlsFailure, Truncated, WriteRefused
+from ambassador.net.failures import TlsFailure, Truncated, WriteRefused
 from ambassador.wire.field import HeadError, HeadLimits, LineCache
 from ambassador.wire.framing import CHUNKED, LENGTH, NO_BODY, TUNNEL, UNTIL_EOF
 from ambassador.wire.head import find_head_end, parse_response_head

@@ -8,7 +8,7 @@ import pytest
 
 from ambassador.core.model import Field, RequestHead
 from ambassador.http.http1.client import MAX_INTERIM
-from ambassador.net.transport import TlsFailure, Truncated, WriteRefused
+from ambassador.net.failures import TlsFailure, Truncated, WriteRefused
 from tests.support.transcripts import splits
 from tests.unit.http.make import Client
 

@@ -9,7 +9,7 @@ import pytest
 from ambassador.core.model import ResponseHead
 from ambassador.http.raw import RawConnection, RawDownstream
 from ambassador.net.alarm import NEVER
-from ambassador.net.transport import TlsFailure, Truncated, WriteRefused
+from ambassador.net.failures import TlsFailure, Truncated, WriteRefused
 from tests.support.streams import RecordingReceiver
 from tests.unit.http.make import Loop, Responses, Transport
 
