@@ -41,8 +41,8 @@ _view: Any = _ffi.buffer(_buffer)
 def io_of(connection: SSL.Connection, explain: Callable[[BaseException], Exception]) -> Io:
     """Give `recv` and `send` with pyOpenSSL's errors, for one thread, and the words for these errors.
 
-    A `recv` of more than a record takes up to eight, a `send` as many as the socket takes; an error behind the first
-    record is raised by the next call.
+    A `recv` of more than a record takes up to eight; an error behind the first is raised by the next call. A `send`
+    takes as many as the socket does; an error behind the first is raised at once, what went before is lost as well.
     """
     return _reading(connection), _writing(connection), explain
 
@@ -79,7 +79,8 @@ def _reading(connection: SSL.Connection) -> Callable[[int], bytes]:
                 break
             count = _ssl_read(ssl, _buffer + have, _RECORD)
             if count <= 0:
-                _keep_error(fail, ssl, count, late)
+                if (error := _error_of(fail, ssl, count)) is not None:
+                    late.append(error)
                 break
             have += count
         return have
@@ -90,11 +91,8 @@ def _reading(connection: SSL.Connection) -> Callable[[int], bytes]:
 def _writing(connection: SSL.Connection) -> Callable[[bytes | memoryview], int]:
     ssl = connection._ssl
     fail = connection._raise_ssl_error
-    late: list[SSL.Error] = []
 
     def send(data: bytes | memoryview) -> int:
-        if late:
-            raise late.pop()
         count: int = _ssl_write(ssl, data if type(data) is bytes else _from_buffer(data), len(data))
         if count <= 0:
             fail(ssl, count)
@@ -106,7 +104,8 @@ def _writing(connection: SSL.Connection) -> Callable[[bytes | memoryview], int]:
             while sent < size:
                 count = _ssl_write(ssl, start + sent, size - sent)
                 if count <= 0:
-                    _keep_error(fail, ssl, count, late)
+                    if (error := _error_of(fail, ssl, count)) is not None:
+                        raise error
                     break
                 sent += count
         return sent
@@ -114,16 +113,17 @@ def _writing(connection: SSL.Connection) -> Callable[[bytes | memoryview], int]:
     return send
 
 
-def _keep_error(
-    fail: Callable[[Any, int], None], ssl: Any, result: int, late: list[SSL.Error]
-) -> None:
-    """Keep what the next call has to raise.
+def _error_of(fail: Callable[[Any, int], None], ssl: Any, result: int) -> SSL.Error | None:
+    """Give the error of a call that failed, None when it only wants to wait, which the next call will find too.
 
-    Not left in OpenSSL: its queue of errors belongs to all connections, and a reset is told once.
+    It keeps no frame, which would keep the connection, and leaves nothing in OpenSSL's queue, which belongs to all.
     """
     try:
         fail(ssl, result)
     except (SSL.WantReadError, SSL.WantWriteError):
-        return  # the next call finds the same
+        return None
     except SSL.Error as error:
-        late.append(error)
+        return error.with_traceback(None)
+    finally:
+        _lib.ERR_clear_error()
+    return SSL.Error([("SSL routines", "", "failed without a reason")])

@@ -16,6 +16,7 @@ import uvloop
 from OpenSSL import SSL
 from OpenSSL._util import lib
 
+from ambassador.identity import records
 from ambassador.identity.records import io_of
 from ambassador.identity.tls import ClientTls, ServerTls
 from ambassador.net.transport import Budget, Transport
@@ -160,6 +161,26 @@ def test_a_send_takes_what_has_room_and_goes_on_with_the_same_bytes(pair: Pair) 
         received += pair.theirs.recv(RECORD)
 
     assert received == data
+
+
+def test_a_reset_behind_a_sent_record_is_raised_at_once(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then can the transport look for the alert that the peer sent before (RFC 8446 §4.6.2)."""
+    write = records._ssl_write
+
+    def resetting(*arguments: object) -> int:
+        count: int = write(*arguments)
+        if pair.their_socket.fileno() >= 0:
+            pair.reset()
+            eventually(lambda: _state(pair.our_socket) == _TCP_CLOSE, "the reset")
+        return count
+
+    monkeypatch.setattr(records, "_ssl_write", resetting)
+
+    with pytest.raises(SSL.SysCallError):
+        pair.send(bytes(4 * RECORD))
+    assert lib.ERR_peek_error() == 0
 
 
 class Pausing:
