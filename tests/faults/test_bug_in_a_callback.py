@@ -44,7 +44,11 @@ class Rig:
         eventually(lambda: self._fuse.has_blown or not self.side.no_upstream(), "upstream")
         if self._fuse.has_blown:
             raise EOFError
-        return self.side.upstream()
+        up = self.side.upstream()
+        up.sock.settimeout(
+            2
+        )  # the fuse may blow now, and the bystander's connection is kept for 4 s
+        return up
 
 
 # --- what drives the callbacks; each ends when the client has nothing more to expect
@@ -294,6 +298,8 @@ def run_case(
     """Let `place` fail once in `direction`, with somebody else on the other side, and look at what is left."""
     stage, fuse = drilled
     side, other = stage.sides[direction], stage.sides[DIRECTIONS[direction == "outbound"]]
+    for each in (side, other):
+        each.finish()  # what a failed predecessor has left must not fail this one
     records = stage.sidecar.records
     before = len(records)
     bystander = other.connect()
