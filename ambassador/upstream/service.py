@@ -26,11 +26,14 @@ SHUNNED_S: Final = (1.0, 30.0)
 class EndpointState:
     """One endpoint with its connections and what has been seen of it."""
 
-    __slots__ = ("_failures", "address_text", "outstanding", "pool", "shunned_until", "weight")
+    __slots__ = (
+        "_failures", "address_text", "outstanding", "pool", "priority", "shunned_until", "weight",
+    )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, pool: Pool) -> None:
         self.pool = pool
         self.weight = endpoint.weight
+        self.priority = endpoint.priority
         self.address_text = str(endpoint)
         self.outstanding = 0
         self.shunned_until = 0.0
@@ -54,7 +57,9 @@ class EndpointState:
 class Service:
     """Endpoints, their balancer and their pools."""
 
-    __slots__ = ("_balancer", "_now", "_random", "_shunned_until", "config", "endpoints", "name")
+    __slots__ = (
+        "_balancer", "_first", "_now", "_random", "_shunned_until", "config", "endpoints", "name",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class Service:
             EndpointState(endpoint, Pool(endpoint, config, environment, tls))
             for endpoint in config.endpoints
         )
+        self._first = _first_tier(self.endpoints)
         self._now = environment.loop.time
         self._shunned_until = (
             0.0  # the latest of all endpoints: before it they are looked at one by one
@@ -86,16 +92,19 @@ class Service:
     def pick(self, tried: Collection[EndpointState]) -> EndpointState | None:
         """Give the endpoint for the next attempt, or None when all were tried.
 
-        Endpoints that failed to connect just now come last: when there is no other, one of them is worth a try.
+        Of the lowest `priority` as long as one of these is left. Endpoints that failed to connect just now come last:
+        when there is no other, one of them is worth a try.
         """
         endpoints = self.endpoints
         if len(endpoints) == 1:
             return None if tried else endpoints[0]
         now = self._now()
-        left = endpoints if not tried else tuple(state for state in endpoints if state not in tried)
+        if not tried and self._shunned_until <= now:
+            return self._balancer.pick(self._first, self._random)
+        left = tuple(state for state in endpoints if state not in tried)
         if self._shunned_until > now:
             left = tuple(state for state in left if state.shunned_until <= now) or left
-        return self._balancer.pick(left, self._random) if left else None
+        return self._balancer.pick(_first_tier(left), self._random) if left else None
 
     def connect_failed(self, state: EndpointState) -> None:
         """Prefer the others for a while."""
@@ -129,3 +138,11 @@ class Service:
         """Cut what is left, at the end of the process."""
         for state in self.endpoints:
             state.pool.abort()
+
+
+def _first_tier(states: tuple[EndpointState, ...]) -> tuple[EndpointState, ...]:
+    """Give those of the lowest priority; the same tuple when these are all."""
+    lowest = min((state.priority for state in states), default=0)
+    if all(state.priority == lowest for state in states):
+        return states
+    return tuple(state for state in states if state.priority == lowest)

@@ -10,6 +10,7 @@ import pytest
 from tests.support.peers import App, exchange
 from tests.support.ports import reserve_port
 from tests.support.process import Ambassador, Config, running_ambassador
+from tests.support.waiting import eventually
 
 HEAD = b"POST / HTTP/1.1\r\nHost: payments\r\n"
 BODY = bytes(range(256)) * 4096
@@ -71,3 +72,33 @@ def test_no_endpoint_that_answers_is_a_failed_connect_after_one_try_each(tmp_pat
 
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert (record["flags"], record["attempts"]) == ("UF", 2)
+
+
+def test_a_higher_priority_number_is_asked_only_when_none_of_the_lower_is_left(
+    tmp_path: Path,
+) -> None:
+    """config.md: `priority` 0 first, the others when none of it is left; and back when it is there again."""
+    ports = [reserve_port() for _ in range(3)]
+    settings = config()
+    settings["services"]["payments"]["endpoints"] = [
+        {"address": f"127.0.0.1:{ports[0]}", "priority": 5},
+        {"address": f"127.0.0.1:{ports[1]}"},
+        {"address": f"127.0.0.1:{ports[2]}", "weight": 3},
+    ]
+
+    def answering(name: bytes, port: int) -> App:
+        return App(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + name, port=port)
+
+    with answering(b"l", ports[0]), running_ambassador(settings, tmp_path) as sidecar:
+
+        def asked(count: int) -> str:
+            request = b"GET / HTTP/1.1\r\nHost: payments\r\n\r\n"
+            return b"".join(exchange(sidecar.outbound, request)[-1:] for _ in range(count)).decode()
+
+        with answering(b"a", ports[1]):
+            with answering(b"b", ports[2]):
+                assert sorted(asked(8)) == sorted("aabbbbbb")
+            assert set(asked(8)) == {"a"}, "one of the first tier is left"
+        assert set(asked(8)) == {"l"}
+        with answering(b"a", ports[1]), answering(b"b", ports[2]):
+            eventually(lambda: set(asked(8)) == {"a", "b"}, "they are tried again", patience_s=30)
