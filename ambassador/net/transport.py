@@ -214,7 +214,7 @@ class Transport:
         self._loop.add_reader(self._fd, self._on_readable)
         if self.tls is not None and (self._unheard or self.tls.pending()):
             # Decrypted bytes, or an error behind a burst or a handshake, that no readiness will announce.
-            self._loop.call_soon(self._on_readable)
+            self._read_in_next_turn()
 
     def look(self) -> None:
         """Read what no readiness may have told of: a reset behind bytes that were read (see the rules)."""
@@ -251,6 +251,7 @@ class Transport:
         try:
             data = self._recv(self._asks)
         except _WANT:
+            self._asks = READ_SIZE
             return
         except SSL.ZeroReturnError:
             data = b""
@@ -277,13 +278,13 @@ class Transport:
         for _ in range(READS_IN_A_ROW - 1):
             if not self.reading:
                 break
-            if left <= 0:
+            if left < READ_SIZE:
                 self._asks = BURST
                 self._read_in_next_turn()
                 break
             self.greedy = False
             try:
-                data = self._recv(max(left, READ_SIZE))
+                data = self._recv(left)
             except _WANT:
                 self._unheard = False
                 break
@@ -305,6 +306,11 @@ class Transport:
             self.receiver.read_finished()
             if error is not None:
                 self._lost(self._worded(error))
+            elif (
+                self._awaits_read and not self.closed
+            ):  # what it waits for may have been read in this burst
+                self._awaits_read = False
+                self._loop.add_writer(self._fd, self._on_writable)
 
     def _read_in_next_turn(self) -> None:
         """Not left to readiness, which may not come again (see the rules).

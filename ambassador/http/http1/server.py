@@ -137,8 +137,11 @@ class ServerConnection(Http1Connection):
             if self._rate is not None:
                 self._rate.bytes += len(data)
             self._read_body(data)
-        elif phase in {HEAD, WAIT}:
-            self._keep_bytes(data)
+        elif phase == HEAD:
+            self._buffer += data
+            self._search_head()
+        elif phase == WAIT:
+            self._keep_rest(data)
         elif phase == LINGER:
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
@@ -194,11 +197,10 @@ class ServerConnection(Http1Connection):
                 DownstreamProtocolError("head_truncated", "The request ended inside its head.")
             )
 
-    def _keep_bytes(self, data: bytes) -> None:
-        self._buffer += data
-        if self._phase == HEAD:
-            self._search_head()
-        elif len(self._buffer) > PIPELINE_BYTES:
+    def _keep_rest(self, rest: bytes) -> None:
+        """Keep what stands behind a message; much of it stops the reading, however fast answers are taken (E3)."""
+        self._buffer += rest
+        if len(self._buffer) > PIPELINE_BYTES:
             self._transport.pause_reading()
 
     def _search_head(self) -> None:
@@ -244,13 +246,13 @@ class ServerConnection(Http1Connection):
             self._keep_alive = False
             self._lingers = True  # it may be speaking already
             if rest:
-                self._buffer += rest
+                self._keep_rest(rest)
             exchange.head_received(head, False)
             return
         if framing == NO_BODY or (framing == LENGTH and head.content_length == 0):
             self._phase = WAIT
             if rest:
-                self._buffer += rest
+                self._keep_rest(rest)
             exchange.head_received(head, True)
             return
         self._phase = BODY
@@ -283,7 +285,7 @@ class ServerConnection(Http1Connection):
         if self._rate is not None:
             self._rate.stop()
         if rest:
-            self._buffer += rest
+            self._keep_rest(rest)
 
     def _body_malformed(self, error: HeadError) -> None:
         self._keep_alive = False
@@ -517,9 +519,8 @@ class ServerConnection(Http1Connection):
     def _tunnel_half_closed(self) -> None:
         self._eof = True
         self._phase = WAIT
-        events = self._events
-        if events is not None:
-            events.body_received(b"", True)
+        if self._events is not None:
+            self._events.body_received(b"", True)
         if self._responded and self._phase != CLOSED:
             self._close_tunnel()
 

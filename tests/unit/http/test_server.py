@@ -314,6 +314,32 @@ def test_reading_stops_while_too_much_waits_behind() -> None:
     assert not server.transport.reading
 
 
+@pytest.mark.parametrize("message", [GET, POST + b"abc"])
+def test_a_pipeline_without_end_is_read_no_further_than_the_ceiling(message: bytes) -> None:
+    """Also of a peer that takes every answer: each exchange would else let another piece in (threat E3)."""
+    server = Server()
+    piece = message * (16384 // len(message) + 1)
+    kept = []
+    for _ in range(200):
+        if server.transport.reading:
+            server.receive(piece)
+        answer(server)
+        server.loop.turn()
+        kept.append(len(server.connection._buffer))
+
+    assert max(kept) <= PIPELINE_BYTES + 2 * len(piece)
+    assert len(server.exchanges) > 190
+
+
+def test_a_piece_that_is_all_pipeline_stops_the_reading_at_once() -> None:
+    """A burst of a bulk transfer may end in 128 KiB of further requests."""
+    server = Server()
+
+    server.receive(POST + b"abc" + GET * (2 * PIPELINE_BYTES // len(GET)))
+
+    assert not server.transport.reading
+
+
 def test_a_peer_that_does_not_take_its_answers_gets_no_more() -> None:
     server = Server()
     server.receive(GET + GET)
