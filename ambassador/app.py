@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ambassador.config.model import Config, ListenerLimits, ServiceConfig
-    from ambassador.core.model import Address
+    from ambassador.core.model import Address, Endpoint
+    from ambassador.discovery.keeper import Keeper
     from ambassador.net.dialer import DialError, Dialled
     from ambassador.net.handshake import TlsServer
 
@@ -86,6 +87,7 @@ class Application:
         self.denials = self._refusal_log("authorization_denied", "authorizations_denied")
         self.lag = LoopLag(self.metrics.lag.observe, call_later=loop.call_later, now=loop.time)
         self.reload = self._build_reload()
+        self.keepers = self._build_keepers()
         self.started = self.draining = self.forced = False
         self._stop_requests: asyncio.Queue[bool] = asyncio.Queue()
         self._connect_gauges()
@@ -136,6 +138,26 @@ class Application:
                 for name, service in self.config.services.items()
             }
         )
+
+    def _build_keepers(self) -> list[Keeper]:
+        discovered = [s for s in self.config.services.values() if s.discovery is not None]
+        if not discovered:
+            return []
+        from ambassador.discovery import keeper, kinds  # noqa: PLC0415  # only who discovers pays for it
+
+        events, chance = _DiscoveryEvents(self), random.Random()  # noqa: S311  # jitter is no secret
+        return [
+            keeper.Keeper(
+                service.name,
+                service.discovery,
+                kinds.make(service.discovery),
+                events=events,
+                wall=self.clock.wall,
+                chance=chance,
+            )
+            for service in discovered
+            if service.discovery is not None
+        ]
 
     def _client_tls(self, service: ServiceConfig) -> Callable[[], tls_library.ClientTls] | None:
         store = self.store
@@ -269,6 +291,9 @@ class Application:
             for service in self.directory
             for state, count in service.connections().items()
         ]
+        gauges.discoveries = lambda: [
+            (keeper.service, keeper.kind, keeper.last_success) for keeper in self.keepers
+        ]
         if self.store is not None:
             store = self.store
             gauges.certificates = lambda: [("identity", store.credentials.not_after)]
@@ -285,6 +310,8 @@ class Application:
             *([self.admin_listener] if self.admin_listener is not None else []),
         ):
             listener.start()
+        for keeper in self.keepers:
+            self.tasks.start(keeper.run(), name=f"discovery {keeper.service}")
         self.lag.start()
         self.started = True
 
@@ -297,6 +324,7 @@ class Application:
             reasons.append("draining")
         if self.store is not None and self.store.credentials.not_after <= self.clock.wall():
             reasons.append("certificate_expired")
+        reasons += [f"discovery_pending:{one.service}" for one in self.keepers if one.is_pending]
         return reasons
 
     def watch_signals(self) -> None:
@@ -451,6 +479,27 @@ class _PoolEvents:
 
     def callback_crashed(self, error: BaseException) -> None:
         self._app.callback_crashed(error)
+
+
+class _DiscoveryEvents:
+    """Joins the keepers to the services and the log."""
+
+    __slots__ = ("_app",)
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    def endpoints_changed(self, service: str, endpoints: tuple[Endpoint, ...]) -> None:
+        self._app.directory[service].update(endpoints)
+        self._app.log.info("endpoints_changed", service=service, endpoints=len(endpoints))
+
+    def endpoints_kept(self, service: str, reason: str, detail: str) -> None:
+        self._app.log.warning("endpoints_kept", service=service, reason=reason, detail=detail)
+
+    def endpoints_ignored(self, service: str, addresses: list[str], count: int) -> None:
+        self._app.log.warning(
+            "endpoints_ignored", service=service, reason="network", addresses=addresses, count=count
+        )
 
 
 async def serve(config: Config, *, ready: Callable[[Application, float], None]) -> int:

@@ -15,7 +15,7 @@ from ambassador.telemetry.text import clean
 
 if TYPE_CHECKING:
     from ambassador.app import Application
-    from ambassador.config.model import Config, InboundConfig, OutboundConfig
+    from ambassador.config.model import Config, InboundConfig, OutboundConfig, ServiceConfig
     from ambassador.core.model import Address
 
 _LABEL: Final = 10
@@ -113,13 +113,17 @@ def _outbound(outbound: OutboundConfig, config: Config) -> str:
         names = list(dict.fromkeys(name for route in outbound.routes for name, _ in route.targets))
     else:
         names = [name for name, service in config.services.items() if not service.is_app]
-    shown = [
-        f"{name} ({_count(len(config.services[name].endpoints), 'endpoint')})"
-        for name in names[:_MAX_SERVICES]
-    ]
+    shown = [f"{name} ({_endpoints(config.services[name])})" for name in names[:_MAX_SERVICES]]
     if len(names) > _MAX_SERVICES:
         shown.append(f"{len(names) - _MAX_SERVICES} more")
     return ", ".join(shown) or "no service"
+
+
+def _endpoints(service: ServiceConfig) -> str:
+    """Say where a service's endpoints are from."""
+    if service.discovery is not None:
+        return f"endpoints by {service.discovery.kind}"
+    return _count(len(service.endpoints), "endpoint")
 
 
 def _count(number: int, word: str) -> str:

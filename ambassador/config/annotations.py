@@ -108,6 +108,30 @@ class Or:
         return {"anyOf": [{"const": self.word}, handler(schema)]}
 
 
+class ByKind:
+    """An annotation of several mappings: their key `kind` says which, and only that one's keys are judged."""
+
+    __slots__ = ("sections",)
+
+    def __init__(self, sections: dict[str, Any]) -> None:
+        self.sections = sections
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        choices = {kind: handler.generate_schema(one) for kind, one in self.sections.items()}
+        return core_schema.tagged_union_schema(choices, discriminator=_kind_of)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
+        branches = {kind: handler(choice) for kind, choice in schema["choices"].items()}
+        for kind, branch in branches.items():
+            branch["properties"]["kind"] = {"const": kind, "description": "How to find them."}
+        return {"oneOf": list(branches.values())}
+
+
+def _kind_of(value: Any) -> Any:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    return str(kind) if isinstance(kind, str) else None
+
+
 def _branches(schema: JsonSchema) -> list[JsonSchema]:
     """Give the alternatives of a schema, or itself when it has none."""
     branches: list[JsonSchema] = schema.get("anyOf", [schema])

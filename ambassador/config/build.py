@@ -103,12 +103,13 @@ class _Builder:
         encrypted = given.plaintext == "none"
         alpn = given.alpn if given.alpn is not None else () if name in self._tcp else _HTTP
         peer = tuple(_pattern(one) for one in given.peer or ())
+        endpoints, discovery = given.endpoints, given.discovery
+        if isinstance(discovery, schema.StaticDiscovery):
+            endpoints, discovery = discovery.endpoints, None
         return model.ServiceConfig(
             name=name,
-            endpoints=tuple(
-                Endpoint(one.address, one.weight, one.zone or "", one.priority)
-                for one in given.endpoints
-            ),
+            endpoints=tuple(_endpoint(one) for one in endpoints or ()),
+            discovery=self._discovery(discovery) if discovery is not None else None,
             hosts=tuple(given.hosts),
             plaintext=given.plaintext,
             peer=peer or None,
@@ -117,6 +118,15 @@ class _Builder:
             connect_timeout_s=given.connect_timeout,
             balance=given.balance.kind,
             pool=_pool(given.pool),
+        )
+
+    def _discovery(self, given: schema.FileDiscovery) -> model.DiscoveryConfig:
+        return model.DiscoveryConfig(
+            kind=given.kind,
+            settings=model.FileDiscovery(self._folder / given.path, given.interval),
+            on_empty=given.on_empty,
+            allowed_networks=tuple(given.allowed_networks) if given.allowed_networks else None,
+            max_endpoints=given.max_endpoints,
         )
 
     def _app(self, name: str, app: schema.App, *, address: Address, far: bool) -> str:
@@ -324,6 +334,10 @@ def _limits(given: schema.Listener) -> model.ListenerLimits:
         max_headers=given.max_headers,
         max_uri=given.max_uri,
     )
+
+
+def _endpoint(given: schema.Endpoint) -> Endpoint:
+    return Endpoint(given.address, given.weight, given.zone or "", given.priority)
 
 
 def _pool(given: schema.Pool) -> model.PoolConfig:

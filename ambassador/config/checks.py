@@ -6,8 +6,10 @@ what to do. Must not know which key a value belongs to.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final
 
@@ -220,6 +222,17 @@ def _address(parse: Callable[[str], Address]) -> Check:
 listen_address = _address(addresses.parse_listen)
 dial_address = _address(addresses.parse_dial)
 app_address = _address(addresses.parse_app)
+
+
+def network(value: Any) -> IPv4Network | IPv6Network:
+    """Check a CIDR."""
+    expected = "a network such as 10.0.0.0/8"
+    given = _text(value, expected)
+    try:
+        return ipaddress.ip_network(given)
+    except ValueError as error:
+        cure = "its bits behind the prefix must be 0" if "host bits" in str(error) else ""
+        raise wrong(expected, value, cure) from None
 
 
 def path(value: Any) -> Path:

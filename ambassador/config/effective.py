@@ -67,6 +67,8 @@ class _Shower:
 
     def _value(self, annotation: Any, value: Any, path: KeyPath) -> list[Setting]:
         sections = _sections(annotation)
+        if len(sections) > 1 and isinstance(value, dict):  # the kind of discovery chooses
+            sections = [one for one in sections if one.tag == value["kind"]]
         if sections and isinstance(value, dict):
             if _is_named(annotation):
                 return [

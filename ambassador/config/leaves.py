@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
 
@@ -106,6 +107,10 @@ ListenOrNone = Annotated[
 Dial = Annotated[Address, Leaf(checks.dial_address, _ADDRESS_SCHEMA)]
 AppAddress = Annotated[
     Address, Leaf(checks.app_address, {"anyOf": [_PORT_SCHEMA, _ADDRESS_SCHEMA]})
+]
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    Leaf(checks.network, {"type": "string", "pattern": r"^[0-9A-Fa-f:.]+/[0-9]+$|^\$\{"}),
 ]
 FilePath = Annotated[Path, Leaf(checks.path, _TEXT_SCHEMA)]
 PathPattern = Annotated[str, Leaf(checks.path_pattern, {"type": "string", "pattern": r"^/|^\$\{"})]

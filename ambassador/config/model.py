@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ambassador.core.model import Address, Endpoint
 from ambassador.policy.authorization import PeerPattern, Rule
+from ambassador.policy.networks import Network
 from ambassador.policy.routing import Match, Rewrite
 
 
@@ -66,6 +67,23 @@ class PoolConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class FileDiscovery:
+    path: Path
+    interval_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryConfig:
+    """Where the endpoints of a service come from; `allowed_networks` None: see `policy.networks`."""
+
+    kind: str
+    settings: FileDiscovery
+    on_empty: str = "keep"  # or drop
+    allowed_networks: tuple[Network, ...] | None = None
+    max_endpoints: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceConfig:
     """A named group of endpoints. The way to the app is one too (`name` "app", `is_app`), in the clear, no peer."""
 
@@ -79,6 +97,7 @@ class ServiceConfig:
     connect_timeout_s: float = 1.0
     balance: str = "least_request"  # or round_robin
     pool: PoolConfig = field(default_factory=PoolConfig)
+    discovery: DiscoveryConfig | None = None  # then `endpoints` is empty
     is_app: bool = False
 
 

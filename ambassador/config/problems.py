@@ -15,6 +15,7 @@ from ambassador.config.document import Document, KeyPath
 from ambassador.config.words import NOT_BUILT, nearest, show
 from ambassador.core.errors import ConfigError
 
+_KINDS = " or ".join(schema.KINDS_OF_DISCOVERY)
 #: What to write when a required key is absent.
 _CURES = {
     "version": "write version: 1",
@@ -22,6 +23,7 @@ _CURES = {
     "app": "write app: and the port on which the app listens, such as app: 8080",
     "address": 'write address: "IP:PORT"',
     "endpoints": 'write endpoints: ["IP:PORT"]',
+    "path": "write path: and the file's name",
 }
 
 
@@ -38,20 +40,31 @@ def _problem(error: dict[str, Any], document: Document) -> ConfigError | None:
         case "extra_forbidden":
             return document.error(path, _unknown(loc), of_key=True)
         case "missing":
-            if "discovery" in value:  # the service's key of a later issue stands in its place
-                return None
             cure = _CURES[str(loc[-1])]
             return document.error((*path, loc[-1]), f"missing; {cure}", of_key=True)
+        case "union_tag_not_found" | "union_tag_invalid" if isinstance(value, dict):
+            return document.error((*path, "kind"), _about_kind(value), of_key=True)
         case "value_error":
             of_key = loc[-1] == "[key]"
             text = str(error["ctx"]["error"])
             if loc[-1] in _CURES:  # a key that cannot be left out
                 text = text.replace("name at least one, or leave the key out", _CURES[str(loc[-1])])
             return document.error(path, text, of_key=of_key)
-        case "dict_type" | "model_type" | "model_attributes_type":
+        case "dict_type" | "model_type" | "model_attributes_type" | "union_tag_not_found":
             return document.error(path, f"expected {_wanted(path, value)}, got {show(value)}")
         case _:  # list_type: there are no other types of ours
             return document.error(path, f"expected a list, got {show(value)}")
+
+
+def _about_kind(discovery: dict[str, Any]) -> str:
+    if "kind" not in discovery:
+        return f"missing; write kind: {_KINDS}"
+    kind = discovery["kind"]
+    if kind in schema.KINDS_LATER:
+        return f"{kind} is {NOT_BUILT}; {_KINDS} is"
+    near = nearest(str(kind), schema.KINDS_OF_DISCOVERY)
+    cure = f"; did you mean {near}?" if near else ""
+    return f"expected {_KINDS}, got {show(kind)}{cure}"
 
 
 def _wanted(path: KeyPath, value: Any) -> str:
@@ -111,6 +124,10 @@ def _belongs(word: str) -> str:
 def section_at(annotation: Any, loc: tuple[str | int, ...]) -> type[schema.Section] | None:
     """Give the schema's class of the mapping at a location."""
     if isinstance(annotation, type) and issubclass(annotation, schema.Section):
+        if issubclass(annotation, schema.Discovery):  # pydantic names the chosen kind on the way
+            if loc[:1] != (annotation.tag,):
+                return None
+            loc = loc[1:]
         if not loc:
             return annotation
         field = annotation.model_fields.get(str(loc[0]))

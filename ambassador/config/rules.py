@@ -342,6 +342,13 @@ def _service(service: View, found: Findings) -> None:
     if "protocol" in service and "listen" not in service:
         found.refuse(service["protocol"], "only with listen")
     near_or_unsafe(service["listen"], found, unsafe=False, cure="")
+    if "endpoints" in service and "discovery" in service:
+        found.refuse(service["endpoints"], "excludes discovery, which finds them; keep one")
+    if "endpoints" not in service and "discovery" not in service:
+        found.refuse(
+            service["endpoints"],
+            'missing; write endpoints: ["IP:PORT"], or discovery: {kind: file, path: …}',
+        )
     match service["plaintext"].value if "plaintext" in service else "none":
         case "none":
             _peer(service, found)
@@ -373,7 +380,7 @@ def _plaintext(service: View, found: Findings) -> None:
         )
     if service["plaintext"].value != "loopback":
         return
-    for endpoint in service["endpoints"].each():
+    for endpoint in (*service["endpoints"].each(), *service["discovery"]["endpoints"].each()):
         place = endpoint["address"] if endpoint.is_mapping else endpoint
         address: Address | None = place.read(checks.dial_address)
         if address is not None and not addresses.is_local(address):

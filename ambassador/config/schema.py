@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ambassador.config import checks, leaves
-from ambassador.config.annotations import Filled, Leaf, Named, OneOrMany, Or
+from ambassador.config.annotations import ByKind, Filled, Leaf, Named, OneOrMany, Or
 from ambassador.config.leaves import (
     AlpnName,
     AppAddress,
@@ -35,6 +35,7 @@ from ambassador.config.leaves import (
     ListenOrNone,
     Method,
     Name,
+    Network,
     NormalPath,
     PathPattern,
     Percent,
@@ -74,6 +75,7 @@ class Section(BaseModel):
         arbitrary_types_allowed=True,
     )
     later: ClassVar[frozenset[str]] = frozenset()
+    tag: ClassVar[str] = ""  # the `kind` that chooses it
     #: Keys that only HTTP knows; with `protocol: tcp` they are errors.
     http_only: ClassVar[frozenset[str]] = frozenset()
 
@@ -343,6 +345,12 @@ class Endpoint(Section):
     priority: Annotated[int, whole(0, 100)] = key("0 first, the others when none of it is left.", 0)
 
 
+Endpoints = Annotated[list[Annotated[Endpoint, Named("address", {"type": "string"})]], Filled()]
+#: In the order in which an error names them; the later ones are not built yet.
+KINDS_OF_DISCOVERY = ("static", "file")
+KINDS_LATER = ("dns", "dns_srv", "kubernetes", "consul", "etcd")
+
+
 class Peer(Section):
     """Who must answer: exactly one of the four."""
 
@@ -364,20 +372,58 @@ class Balance(Section):
     ] = key("least_request is the better of two random ones.", "least_request")
 
 
+class Discovery(Section):
+    """Where endpoints come from; TLS and who must answer never do."""
+
+    kind: Annotated[str, one_of(*KINDS_OF_DISCOVERY, later=KINDS_LATER)] = key("How to find them.")
+    on_empty: Annotated[str, one_of("keep", "drop")] = key(
+        "An empty answer: keep the last endpoints, or drop them.", "keep"
+    )
+    allowed_networks: Annotated[list[Network] | None, Filled()] = key(
+        "Endpoints elsewhere are ignored; default: all but loopback, link-local, multicast, metadata.",
+        None,
+    )
+    max_endpoints: Annotated[int, whole(1, 1_000_000)] = key("More are a refused answer.", 10_000)
+
+
+class StaticDiscovery(Discovery):
+    """Endpoints from this file."""
+
+    tag = "static"
+
+    endpoints: Endpoints = key("Where the service answers.")
+
+
+class FileDiscovery(Discovery):
+    """Endpoints from a file of their own, JSON or YAML, also Prometheus' file_sd."""
+
+    tag = "file"
+
+    path: FilePath = key("A list of endpoints.")
+    interval: Duration = key("Looked at so often.", "1s")
+
+
 class Service(RouteSettings):
     """A named group of endpoints that the app may call."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["endpoints"]}, {"required": ["discovery"]}]}
+    )
     later = RouteSettings.later | {
-        "discovery",
         "circuit_breaker",
         "health_check",
         "outlier_detection",
     }
     http_only = RouteSettings.http_only | {"pool"}
 
-    endpoints: Annotated[
-        list[Annotated[Endpoint, Named("address", {"type": "string"})]], Filled()
-    ] = key("Where it answers.")
+    endpoints: Endpoints | None = key("Where it answers.", None)
+    discovery: (
+        Annotated[
+            StaticDiscovery | FileDiscovery,
+            ByKind({"static": StaticDiscovery, "file": FileDiscovery}),
+        ]
+        | None
+    ) = key("Where its endpoints come from, in place of the list.", None)
     hosts: list[HostName] = key("Other names it is called by.", [])
     plaintext: Annotated[str, one_of("none", "loopback", "unsafe_anywhere")] = key(
         "Where it may be called without TLS.", "none"

@@ -228,6 +228,15 @@ class NoHealthyUpstream(UpstreamError):
     repeatable = Repeatable.ALWAYS
 
 
+class DiscoveryError(AmbassadorError):
+    """A source of endpoints failed or lied: the last ones are kept; `reason` is a word for logs."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
 class ResolveFailed(UpstreamError):
     flag = ResponseFlag.RESOLVE_FAILED
     status = 503

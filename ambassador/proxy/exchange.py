@@ -21,7 +21,6 @@ from ambassador.core.errors import (
     DownstreamTimeout,
     ExchangeError,
     InternalError,
-    NoHealthyUpstream,
     Phase,
     UpstreamProtocolError,
 )
@@ -368,7 +367,7 @@ class Exchange:
         if self.response_side is not AWAITED:
             self._fail(error)
             return
-        untried = len(target.service.endpoints) - len(self.tried)
+        untried = target.service.untried(self.tried)
         facts = attempt.facts(
             error, self.head.method, untried=untried, repeated_fresh=self._repeated_fresh
         )
@@ -389,13 +388,10 @@ class Exchange:
     # ---- steps ---------------------------------------------------------------------------------------------
 
     def _next_attempt(self, target: Target) -> None:
-        """Try the next endpoint; raises NoHealthyUpstream when there is none left."""
+        """Try the next endpoint; raises NoHealthyUpstream or ResolveFailed when there is none left."""
         state = target.service.pick(self.tried)
         if state is None:
-            raise NoHealthyUpstream(
-                "no_endpoint",
-                f"The service {target.service.name} has no endpoint that can be tried.",
-            )
+            raise target.service.exhausted()
         self.tried += (state,)
         self._try(state, fresh=False)
 

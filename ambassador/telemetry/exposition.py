@@ -123,6 +123,14 @@ def _connections(metrics: Metrics, readings: Readings) -> Iterator[Metric]:
         "upstream_connections", "Connections to services.", states, readings.upstream_connections
     )
     yield _stated("endpoints", "Endpoints of services.", states, readings.endpoints)
+    success = _gauge(
+        "discovery_last_success_timestamp_seconds",
+        "When the source of a service's endpoints last answered; 0 before.",
+        ("service", "kind"),
+    )
+    for service, kind, last_success in readings.discoveries:
+        success.add_metric((service, kind), last_success)
+    yield success
 
 
 def _tls(metrics: Metrics, readings: Readings) -> Iterator[Metric]:

@@ -187,12 +187,13 @@ class Gauges:
     """Where the numbers come from that are read at a scrape: owners put their callables here, all are optional.
 
     `endpoints` and `upstream_connections` give (service, state, count), `certificates` (name, Unix time of expiry),
-    `access_log_dropped` a count that never falls.
+    `discoveries` (service, kind, Unix time of the last success), `access_log_dropped` a count that never falls.
     """
 
     __slots__ = (
         "access_log_dropped",
         "certificates",
+        "discoveries",
         "draining",
         "endpoints",
         "ready",
@@ -205,6 +206,7 @@ class Gauges:
         self.endpoints: Callable[[], Iterable[tuple[str, str, int]]] = tuple
         self.upstream_connections: Callable[[], Iterable[tuple[str, str, int]]] = tuple
         self.certificates: Callable[[], Iterable[tuple[str, float]]] = tuple
+        self.discoveries: Callable[[], Iterable[tuple[str, str, float]]] = tuple
         self.access_log_dropped: Callable[[], int] = int
 
 
@@ -314,6 +316,7 @@ class Readings:
     __slots__ = (
         "access_log_dropped",
         "certificates",
+        "discoveries",
         "draining",
         "endpoints",
         "ready",
@@ -326,6 +329,7 @@ class Readings:
         self.endpoints = tuple(gauges.endpoints())
         self.upstream_connections = tuple(gauges.upstream_connections())
         self.certificates = tuple(gauges.certificates())
+        self.discoveries = tuple(gauges.discoveries())
         self.access_log_dropped = gauges.access_log_dropped()
 
 

@@ -175,6 +175,10 @@ class Pool:
         """Make a connection for a tunnel, which the waiter owns."""
         return self._begin(self._dial_raw, waiter)
 
+    def is_empty(self) -> bool:
+        """Say whether no connection is open."""
+        return not (self.idle or self.busy or self.tunnels)
+
     def close(self) -> None:
         """Close what is idle; busy connections close when they come back."""
         self._max_idle = 0

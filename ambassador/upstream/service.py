@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ambassador.core.errors import ExchangeError, NoHealthyUpstream, ResolveFailed
 from ambassador.policy.balancing import LeastRequest, RoundRobin
 from ambassador.upstream.pool import Pool
 
@@ -27,11 +28,13 @@ class EndpointState:
     """One endpoint with its connections and what has been seen of it."""
 
     __slots__ = (
-        "_failures", "address_text", "outstanding", "pool", "priority", "shunned_until", "weight",
+        "_failures", "address_text", "endpoint", "outstanding", "pool", "priority", "shunned_until",
+        "weight",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, pool: Pool) -> None:
         self.pool = pool
+        self.endpoint = endpoint
         self.weight = endpoint.weight
         self.priority = endpoint.priority
         self.address_text = str(endpoint)
@@ -58,7 +61,8 @@ class Service:
     """Endpoints, their balancer and their pools."""
 
     __slots__ = (
-        "_balancer", "_first", "_now", "_random", "_shunned_until", "config", "endpoints", "name",
+        "_balancer", "_environment", "_first", "_leaving", "_now", "_random", "_shunned_until",
+        "_tls", "config", "endpoints", "is_pending", "name",
     )  # fmt: skip
 
     def __init__(
@@ -72,12 +76,13 @@ class Service:
         self.config = config
         self.name = config.name
         self._random = random
+        self._environment = environment
+        self._tls = tls
+        self._leaving: set[EndpointState] = set()  # removed, with exchanges that still run
         # A tuple that stays the same: the balancer computes what depends on the set once per tuple.
-        self.endpoints = tuple(
-            EndpointState(endpoint, Pool(endpoint, config, environment, tls))
-            for endpoint in config.endpoints
-        )
+        self.endpoints = tuple(self._state(endpoint) for endpoint in config.endpoints)
         self._first = _first_tier(self.endpoints)
+        self.is_pending = config.discovery is not None
         self._now = environment.loop.time
         self._shunned_until = (
             0.0  # the latest of all endpoints: before it they are looked at one by one
@@ -89,6 +94,48 @@ class Service:
     def __repr__(self) -> str:
         return f"Service({self.name}, {self.endpoints})"
 
+    def _state(self, endpoint: Endpoint) -> EndpointState:
+        return EndpointState(endpoint, Pool(endpoint, self.config, self._environment, self._tls))
+
+    def update(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Take a new set of endpoints; exchanges in flight go on where they are.
+
+        Who stays keeps connections and statistics, who is new or comes again begins afresh, who is gone takes no
+        new exchange and closes what becomes idle.
+        """
+        before = {state.endpoint.address: state for state in self.endpoints}
+        after = []
+        for endpoint in endpoints:
+            state = before.pop(endpoint.address, None)
+            if state is None:
+                state = self._state(endpoint)
+            state.endpoint = endpoint
+            state.weight, state.priority = endpoint.weight, endpoint.priority
+            after.append(state)
+        for state in before.values():
+            state.pool.close()
+        self._forget_empty()
+        self._leaving.update(before.values())
+        self.endpoints = tuple(after)
+        self._first = _first_tier(self.endpoints)
+        self.is_pending = False
+
+    def exhausted(self) -> ExchangeError:
+        """Say why `pick` gave nothing."""
+        if self.is_pending:
+            kind = self.config.discovery.kind if self.config.discovery is not None else ""
+            return ResolveFailed(
+                "discovery_pending",
+                f"The service {self.name} has no endpoints yet: kind {kind} has not answered.",
+            )
+        return NoHealthyUpstream(
+            "no_endpoint", f"The service {self.name} has no endpoint that can be tried."
+        )
+
+    def untried(self, tried: Collection[EndpointState]) -> int:
+        """Give the number of endpoints at which no attempt has been made."""
+        return sum(1 for state in self.endpoints if state not in tried)
+
     def pick(self, tried: Collection[EndpointState]) -> EndpointState | None:
         """Give the endpoint for the next attempt, or None when all were tried.
 
@@ -97,9 +144,9 @@ class Service:
         """
         endpoints = self.endpoints
         if len(endpoints) == 1:
-            return None if tried else endpoints[0]
+            return None if endpoints[0] in tried else endpoints[0]
         now = self._now()
-        if not tried and self._shunned_until <= now:
+        if not tried and self._shunned_until <= now and endpoints:
             return self._balancer.pick(self._first, self._random)
         left = tuple(state for state in endpoints if state not in tried)
         if self._shunned_until > now:
@@ -118,7 +165,8 @@ class Service:
 
     def connections(self) -> dict[str, int]:
         """Give the number of connections by state."""
-        pools = [state.pool for state in self.endpoints]
+        self._forget_empty()
+        pools = [state.pool for state in self._all()]
         return {
             "idle": sum(len(p.idle) for p in pools),
             "busy": sum(len(p.busy) + len(p.tunnels) for p in pools),
@@ -126,18 +174,26 @@ class Service:
 
     def retire(self) -> None:
         """Use no connection again that was made with the credentials that have been replaced."""
-        for state in self.endpoints:
+        for state in self._all():
             state.pool.retire()
 
     def close(self) -> None:
         """Close idle connections; busy ones close when their exchange has ended."""
-        for state in self.endpoints:
+        for state in self._all():
             state.pool.close()
 
     def abort(self) -> None:
         """Cut what is left, at the end of the process."""
-        for state in self.endpoints:
+        for state in self._all():
             state.pool.abort()
+
+    def _forget_empty(self) -> None:
+        self._leaving = {
+            state for state in self._leaving if state.outstanding or not state.pool.is_empty()
+        }
+
+    def _all(self) -> tuple[EndpointState, ...]:
+        return (*self.endpoints, *self._leaving)
 
 
 def _first_tier(states: tuple[EndpointState, ...]) -> tuple[EndpointState, ...]:

@@ -93,6 +93,9 @@ GOOD = [
     ("services", "  a: {endpoints: [{address: '[::1]:1', weight: 2, zone: a, priority: 1}], "
      "peer: [{dns: a}, {cn: b}]}\n"),
     ("services", "  a: {endpoints: [unix:/a, localhost:1], plaintext: loopback}\n"),
+    ("services", "  a: {discovery: {kind: static, endpoints: ['10.0.0.1:1']}, peer: {dns: a}}\n"),
+    ("services", "  a: {discovery: {kind: file, path: a.yaml, interval: 2s, on_empty: drop,\n"
+     "      allowed_networks: [10.0.0.0/8, 'fd00::/8'], max_endpoints: 5}, peer: {dns: a}}\n"),
     ("identity", "  certificate: a\n  private_key: b\n  trust_bundle: c\n  crl: d\n  crl_grace: 1h\n"),
     ("identity", "  certificate: a\n  private_key: b\n  trust_bundle: {example.org: c}\n"
      "  crl: [d, e]\n  crl_grace: none\n"),
@@ -108,7 +111,7 @@ LATER = [
     *(("outbound", f"  routes: [{{service: payments, {key}: x}}]\n") for key in LATER_ROUTE),
     *(
         ("service", f"    {key}: none\n")
-        for key in [*LATER_ROUTE, "discovery", "circuit_breaker", "health_check", "outlier_detection"]
+        for key in [*LATER_ROUTE, "circuit_breaker", "health_check", "outlier_detection"]
     ),
     *(
         ("bare", f"  allow: [{{dns: a}}]\n  app: {{address: 1, {key}: {{}}}}\n")
@@ -119,6 +122,10 @@ LATER = [
         for key in ["hash", "load_bound", "slow_start", "zone", "panic_threshold"]
     ),
     *(("service", f"    balance: {kind}\n") for kind in ["peak_ewma", "ring_hash"]),
+    *(
+        ("services", f"  a: {{discovery: {{kind: {kind}, name: x}}, peer: {{dns: a}}}}\n")
+        for kind in ["dns", "dns_srv", "kubernetes", "consul", "etcd"]
+    ),
     *(("top", f"admin: {{{key}: x}}\n") for key in ["socket", "socket_uids", "status_page"]),
     ("top", "drain: {outbound_quiet: 1s}\n"),
     *(("top", f"tracing: {{{key}: x}}\n") for key in ["sample", "otlp"]),

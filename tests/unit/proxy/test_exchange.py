@@ -10,6 +10,8 @@ from ambassador.core.errors import (
     ConnectFailed,
     DownstreamClosed,
     DownstreamProtocolError,
+    ExchangeError,
+    NoHealthyUpstream,
     Phase,
     UpstreamClosed,
     UpstreamReset,
@@ -32,6 +34,12 @@ class Emptied:
         self.name = service.name
 
     def pick(self, tried: object) -> None: ...
+
+    def untried(self, tried: object) -> int:
+        return 1
+
+    def exhausted(self) -> ExchangeError:
+        return NoHealthyUpstream("no_endpoint", "gone")
 
     def connect_failed(self, state: object) -> None: ...
 
