@@ -299,12 +299,14 @@ def _nearest(*places: schema.RouteSettings) -> model.RouteSettings:
     def nearest(name: str) -> schema.RouteSettings:
         return next((place for place in places if name in place.model_fields_set), places[-1])
 
+    limit = nearest("rate_limit").rate_limit
     return model.RouteSettings(
         timeout_s=nearest("timeout").timeout,
         total_timeout_s=nearest("total_timeout").total_timeout,
         body_idle_timeout_s=nearest("body_idle_timeout").body_idle_timeout,
         max_body=nearest("max_body").max_body,
         upgrades=tuple(nearest("upgrades").upgrades),
+        rate_limit=limit.limit if limit is not None else None,
     )
 
 

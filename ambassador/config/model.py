@@ -12,6 +12,7 @@ from pathlib import Path
 from ambassador.core.model import Address, Endpoint
 from ambassador.policy.authorization import PeerPattern, Rule
 from ambassador.policy.networks import Network
+from ambassador.policy.rate_limit import RateLimit
 from ambassador.policy.routing import Match, Rewrite
 
 
@@ -42,6 +43,7 @@ class RouteSettings:
     body_idle_timeout_s: float | None = 300.0
     max_body: int | None = None
     upgrades: tuple[str, ...] = ("websocket",)
+    rate_limit: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)

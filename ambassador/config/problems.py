@@ -23,6 +23,7 @@ _CURES = {
     "app": "write app: and the port on which the app listens, such as app: 8080",
     "address": 'write address: "IP:PORT"',
     "endpoints": 'write endpoints: ["IP:PORT"]',
+    "rate": "write rate: such as 100/s",
     "path": "write path: and the file's name",
 }
 

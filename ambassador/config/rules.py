@@ -217,6 +217,8 @@ def _rules(listener: View, found: Findings) -> None:
 
 def _outbound(listener: View, found: Findings) -> None:
     _listener(listener, found, section=schema.Outbound)
+    for place in (listener, *_routes(listener)):
+        _no_peers(place, found)
     near_or_unsafe(
         listener["listen"],
         found,
@@ -342,6 +344,7 @@ def _service(service: View, found: Findings) -> None:
     if "protocol" in service and "listen" not in service:
         found.refuse(service["protocol"], "only with listen")
     near_or_unsafe(service["listen"], found, unsafe=False, cure="")
+    _no_peers(service, found)
     if "endpoints" in service and "discovery" in service:
         found.refuse(service["endpoints"], "excludes discovery, which finds them; keep one")
     if "endpoints" not in service and "discovery" not in service:
@@ -354,6 +357,13 @@ def _service(service: View, found: Findings) -> None:
             _peer(service, found)
         case "loopback" | "unsafe_anywhere":
             _plaintext(service, found)
+
+
+def _no_peers(view: View, found: Findings) -> None:
+    """Refuse to tell peers apart where the app asks, which has no identity."""
+    by = view["rate_limit"]["by"]
+    if by.value == "peer":
+        found.refuse_value(by, "expected all: only inbound requests come from peers, got peer")
 
 
 def _peer(service: View, found: Findings) -> None:

@@ -9,6 +9,7 @@ Without `from __future__ import annotations`: pydantic would have to compile 180
 
 import sys
 import types
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -53,6 +54,7 @@ from ambassador.config.leaves import (
     sized,
     whole,
 )
+from ambassador.policy import rate_limit as limits
 
 MAX_HEAD = (
     "256KiB"  # what is buffered per direction at most, so a larger head could never be complete
@@ -126,17 +128,38 @@ class Tls(Section):
 # --- routes --------------------------------------------------------------------------------------------------
 
 
+class RateLimit(Section):
+    """A token bucket: beyond it requests get 429."""
+
+    rate: Rate = key("Requests that may begin.")
+    burst: Annotated[int, whole(1, 1_000_000)] | None = key(
+        "As many at once; default: one second's worth.", None
+    )
+    by: Annotated[str, one_of("all", "peer")] = key("Counted together, or for each peer.", "all")
+
+    @cached_property
+    def limit(self) -> limits.RateLimit:
+        """Give the meaning: one object for this place of the file, however many routes have it."""
+        burst = self.burst or max(1, round(self.rate))
+        return limits.RateLimit(self.rate, burst, by_peer=self.by == "peer")
+
+
 class RouteSettings(Section):
     """May stand on route, service and listener; the nearest wins."""
 
-    later = frozenset({"per_try_timeout", "retry", "hedge_after", "rate_limit", "fault"})
-    http_only = frozenset({"timeout", "total_timeout", "body_idle_timeout", "max_body", "upgrades"})
+    later = frozenset({"per_try_timeout", "retry", "hedge_after", "fault"})
+    http_only = frozenset({
+        "timeout", "total_timeout", "body_idle_timeout", "max_body", "upgrades", "rate_limit",
+    })  # fmt: skip
 
     timeout: Timeout = key("From the last request byte to the response head, or none.", "15s")
     total_timeout: DurationOrNone = key("To the last response byte.", "none")
     body_idle_timeout: DurationOrNone = key("No byte either way, tunnels too, or none.", "5m")
     max_body: SizeOrNone = key("Largest request body; beyond it 413.", "none")
     upgrades: list[Upgrade] = key("Protocols that may take over a connection.", ["websocket"])
+    rate_limit: Annotated[RateLimit | None, Or("none")] = key(
+        "How many requests may begin, or none.", "none"
+    )
 
 
 class Match(Section):

@@ -197,8 +197,14 @@ class NoRoute(LocalError):
 
 
 class RateLimited(LocalError):
+    """Too many requests; `retry_after_s` says when the next one has a chance. Units: whole seconds."""
+
     flag = ResponseFlag.RATE_LIMITED
     status = 429
+
+    def __init__(self, detail: str, message: str = "", *, retry_after_s: int = 1) -> None:
+        super().__init__(detail, message)
+        self.retry_after_s = retry_after_s
 
 
 class Overflow(LocalError):

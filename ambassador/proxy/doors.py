@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ambassador.core.record import ExchangeRecord
     from ambassador.http.stream import Owner
     from ambassador.net.listener import Accepted
+    from ambassador.policy.rate_limit import RateLimit, RateLimiter
     from ambassador.proxy.exchange import Exchange
     from ambassador.proxy.ledger import Ledger
     from ambassador.proxy.snapshot import Route
@@ -74,6 +75,7 @@ class Commons:
         "denials",
         "directory",
         "ledger",
+        "limiters",
         "loop",
         "metrics",
         "own_spiffe",
@@ -107,6 +109,7 @@ class Commons:
         self.clean = clean
         self.own_spiffe = own_spiffe
         self.pseudonym = pseudonym
+        self.limiters: dict[RateLimit, RateLimiter] = {}
 
 
 class Doors:

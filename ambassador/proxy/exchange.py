@@ -121,6 +121,10 @@ class Exchange:
         try:
             self.route = route = self.door.enter(self, head)
             self.target = target = route.only_target or route.target(self._surroundings.chance)
+            if (
+                target.limit is not None
+            ):  # behind the rules: who may not come takes nothing from others
+                target.limit.admit(self.door.record.peer, self._started)
             budget = self._surroundings.budget
             if budget.used > budget.ceiling:  # responses fill it as well as bodies of requests (E6)
                 raise overloaded()

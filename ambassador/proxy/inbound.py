@@ -77,7 +77,13 @@ class InboundDoors(Doors):
         super().__init__("inbound", config.name, config.limits, commons)
         self.config = config
         self.instance = commons.clean(instance)
-        compiler = RouteCompiler("inbound", config.name, commons.directory, commons.metrics)
+        compiler = RouteCompiler(
+            "inbound",
+            config.name,
+            commons.directory,
+            commons.metrics,
+            limiters=commons.limiters,
+        )
         self.table = compiler.table(config.routes)
         self.route = compiler.single(config.app, config.settings)  # of tcp connections
         self.authorizer = Authorizer(config.deny, config.allow, config.allow_any_verified)

@@ -18,6 +18,7 @@ from ambassador.core.errors import (
     Overloaded,
     PeerRefusedUs,
     Phase,
+    RateLimited,
 )
 from ambassador.core.model import ResponseHead
 
@@ -57,9 +58,13 @@ def local_reply(
     """Give head, extra header lines and body of the answer to a failed exchange."""
     status = status or error.status
     reason = _REASONS.get(status, b"")
-    if remote:
-        return ResponseHead(status, reason, [], 0), b"", b""
     flag = error.flag.value
+    later = b""
+    if flag in _RETRY_AFTER:  # also to a remote peer, which else comes again at once (RFC 6585 §4)
+        after_s = error.retry_after_s if isinstance(error, RateLimited) else _RETRY_AFTER[flag]
+        later = b"Retry-After: %d\r\n" % after_s
+    if remote:
+        return ResponseHead(status, reason, [], 0), later, b""
     body = (error.message or reason.decode() or error.detail).encode(
         "utf-8", "backslashreplace"
     ) + b"\n"
@@ -70,9 +75,7 @@ def local_reply(
             error.detail.encode(),
         )
     )
-    if flag in _RETRY_AFTER:
-        extra += b"Retry-After: %d\r\n" % _RETRY_AFTER[flag]
-    return ResponseHead(status, reason, [], len(body)), extra, body
+    return ResponseHead(status, reason, [], len(body)), extra + later, body
 
 
 def overloaded() -> Overloaded:
@@ -97,7 +100,7 @@ def phase_before_head(
     error: ExchangeError, *, understood: bool, routed: bool, connected: bool, uploading: bool
 ) -> Phase:
     """Say where an exchange failed that no response head has left: by the error, else by how far it had come."""
-    if isinstance(error, AccessDenied):
+    if isinstance(error, AccessDenied | RateLimited):
         return Phase.ADMIT
     if not routed:
         return Phase.ROUTE if understood else Phase.HEAD

@@ -71,7 +71,13 @@ class OutboundDoors(Doors):
         self.config = config
         self.instance = commons.clean(instance)
         self.services = {name: service for name, service in services.items() if not service.is_app}
-        compiler = RouteCompiler("outbound", config.name, commons.directory, commons.metrics)
+        compiler = RouteCompiler(
+            "outbound",
+            config.name,
+            commons.directory,
+            commons.metrics,
+            limiters=commons.limiters,
+        )
         self.fixed: Route | None = None
         if config.service is not None:
             self.fixed = compiler.single(config.service, config.settings)

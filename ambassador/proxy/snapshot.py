@@ -5,15 +5,19 @@ Knows routes with their services, settings and counters; must not know sockets.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from ambassador.core.errors import RateLimited
+from ambassador.policy.rate_limit import RateLimiter
 from ambassador.policy.routing import RouteTable, Split, by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ambassador.config.model import RouteConfig, RouteSettings
-    from ambassador.telemetry.metrics import Metrics, RequestStats
+    from ambassador.policy.rate_limit import RateLimit
+    from ambassador.telemetry.metrics import Metrics, RequestStats, Tally
     from ambassador.upstream.directory import Directory
     from ambassador.upstream.service import Service
 
@@ -21,12 +25,44 @@ if TYPE_CHECKING:
 class Target:
     """A service as one route leads to it, with the counters of both."""
 
-    __slots__ = ("service", "settings", "stats")
+    __slots__ = ("limit", "service", "settings", "stats")
 
-    def __init__(self, service: Service, settings: RouteSettings, stats: RequestStats) -> None:
+    def __init__(
+        self,
+        service: Service,
+        settings: RouteSettings,
+        stats: RequestStats,
+        limit: Limit | None = None,
+    ) -> None:
         self.service = service
         self.settings = settings
         self.stats = stats
+        self.limit = limit
+
+
+class Limit:
+    """A rate limit as one route has it, with its counter."""
+
+    __slots__ = ("_limiter", "_tally")
+
+    def __init__(self, limiter: RateLimiter, tally: Tally) -> None:
+        self._limiter = limiter
+        self._tally = tally
+
+    def admit(self, peer: str, now: float) -> None:
+        """Let a request begin. Errors: RateLimited.
+
+        Units: `now` is monotonic seconds.
+        """
+        wait_s = self._limiter.take(peer, now)
+        if wait_s:
+            self._tally.value += 1
+            whose = "this peer" if self._limiter.by_peer else "all"
+            raise RateLimited(
+                "rate_limit_peer" if self._limiter.by_peer else "rate_limit_all",
+                f"Too many requests; see rate_limit, which counts {whose} here.",
+                retry_after_s=math.ceil(wait_s),
+            )
 
 
 class Route:
@@ -78,11 +114,18 @@ class Route:
 class RouteCompiler:
     """Makes routes of one listener out of its configuration."""
 
-    __slots__ = ("_direction", "_directory", "_listener", "_metrics")
+    __slots__ = ("_direction", "_directory", "_limiters", "_listener", "_metrics")
 
     def __init__(
-        self, direction: str, listener: str, directory: Directory, metrics: Metrics
+        self,
+        direction: str,
+        listener: str,
+        directory: Directory,
+        metrics: Metrics,
+        *,
+        limiters: dict[RateLimit, RateLimiter],
     ) -> None:
+        self._limiters = limiters  # of all listeners: a service's limit counts them together
         self._direction = direction
         self._listener = listener
         self._directory = directory
@@ -133,4 +176,12 @@ class RouteCompiler:
         stats = self._metrics.requests(
             self._direction, self._listener, route=route, service=service
         )
-        return Target(self._directory[service], settings, stats)
+        return Target(
+            self._directory[service], settings, stats, self._limit(route, settings.rate_limit)
+        )
+
+    def _limit(self, route: str, settings: RateLimit | None) -> Limit | None:
+        if settings is None:
+            return None
+        limiter = self._limiters.setdefault(settings, RateLimiter(settings))
+        return Limit(limiter, self._metrics.rate_limit(self._listener, route))

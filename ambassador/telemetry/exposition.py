@@ -152,6 +152,9 @@ def _tls(metrics: Metrics, readings: Readings) -> Iterator[Metric]:
         ("listener", "rule", "decision", "mode"),
         metrics.authorizations,
     )
+    yield _tallied(
+        "rate_limited", "Requests that came too often.", ("listener", "route"), metrics.rate_limits
+    )
     expiry = _gauge(
         "certificate_expiry_timestamp_seconds", "When a certificate in use expires.", ("name",)
     )

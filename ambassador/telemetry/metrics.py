@@ -227,6 +227,7 @@ class Metrics:
         self.handshakes: dict[tuple[str, str, str, str, str], Tally] = {}
         self.tls_sessions: dict[tuple[str, str, str, str], Tally] = {}
         self.authorizations: dict[tuple[str, str, str, str], Tally] = {}
+        self.rate_limits: dict[tuple[str, str], Tally] = {}
         self.reloads: dict[tuple[str, str], Tally] = {}
         self._reasons = REASONS.union(reasons)
 
@@ -260,6 +261,10 @@ class Metrics:
         `decision` is allowed or denied, `mode` enforce or audit.
         """
         return _tally(self.authorizations, (listener, rule or NONE, decision, mode))
+
+    def rate_limit(self, listener: str, route: str) -> Tally:
+        """Give the counter of requests that came too often."""
+        return _tally(self.rate_limits, (listener, route))
 
     # --- once per connection or rarer ---
 

@@ -31,6 +31,7 @@ SETTINGS = {
     "body_idle_timeout": "none",
     "max_body": "10MiB",
     "upgrades": "[websocket, Foo/2]",
+    "rate_limit": "{rate: 10/s, burst: 5, by: all}",
 }
 INBOUND = {
     "name": "api",
@@ -67,7 +68,7 @@ TOP = {
     "tracing": "{formats: [w3c]}",
     "limits": "{buffers: 64MiB, handshakes: 8, handshake_rate: 600/m}",
 }
-LATER_ROUTE = ["per_try_timeout", "retry", "hedge_after", "rate_limit", "fault"]
+LATER_ROUTE = ["per_try_timeout", "retry", "hedge_after", "fault"]
 
 GOOD = [
     *(("inbound", f"  {key}: {value}\n") for key, value in (LISTENER | HTTP_LISTENER | SETTINGS | INBOUND).items()),
