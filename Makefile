@@ -67,7 +67,7 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 
 # Peers of the interop tests that are Debian packages. Root installs what is missing; for others the tests say what
 # they skip and why. RUNLEVEL=1 keeps the packages from starting their services.
-peers: PACKAGES = curl openssl nginx haproxy prometheus
+peers: PACKAGES = curl openssl nginx haproxy prometheus dnsmasq-base
 bench-peers: PACKAGES = curl nginx haproxy wrk nghttp2-client
 peers bench-peers:
 	@missing=; for package in $(PACKAGES); do \

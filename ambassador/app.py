@@ -150,7 +150,7 @@ class Application:
             keeper.Keeper(
                 service.name,
                 service.discovery,
-                kinds.make(service.discovery),
+                kinds.make(service.discovery, chance),
                 events=events,
                 wall=self.clock.wall,
                 chance=chance,

@@ -120,10 +120,24 @@ class _Builder:
             pool=_pool(given.pool),
         )
 
-    def _discovery(self, given: schema.FileDiscovery) -> model.DiscoveryConfig:
+    def _discovery(
+        self, given: schema.FileDiscovery | schema.DnsDiscovery
+    ) -> model.DiscoveryConfig:
+        settings: model.FileDiscovery | model.DnsDiscovery
+        if isinstance(given, schema.FileDiscovery):
+            settings = model.FileDiscovery(self._folder / given.path, given.interval)
+        else:
+            settings = model.DnsDiscovery(
+                name=given.name,
+                port=given.port,
+                family=given.family,
+                servers=tuple(given.servers or ()),
+                min_ttl_s=given.min_ttl,
+                max_ttl_s=given.max_ttl,
+            )
         return model.DiscoveryConfig(
             kind=given.kind,
-            settings=model.FileDiscovery(self._folder / given.path, given.interval),
+            settings=settings,
             on_empty=given.on_empty,
             allowed_networks=tuple(given.allowed_networks) if given.allowed_networks else None,
             max_endpoints=given.max_endpoints,

@@ -75,11 +75,21 @@ class FileDiscovery:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsDiscovery:
+    name: str
+    port: int
+    family: str = "any"  # or ipv4, ipv6
+    servers: tuple[Address, ...] = ()  # none: the system's
+    min_ttl_s: float = 1.0
+    max_ttl_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class DiscoveryConfig:
     """Where the endpoints of a service come from; `allowed_networks` None: see `policy.networks`."""
 
     kind: str
-    settings: FileDiscovery
+    settings: FileDiscovery | DnsDiscovery
     on_empty: str = "keep"  # or drop
     allowed_networks: tuple[Network, ...] | None = None
     max_endpoints: int = 10_000

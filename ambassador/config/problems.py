@@ -15,7 +15,7 @@ from ambassador.config.document import Document, KeyPath
 from ambassador.config.words import NOT_BUILT, nearest, show
 from ambassador.core.errors import ConfigError
 
-_KINDS = " or ".join(schema.KINDS_OF_DISCOVERY)
+_KINDS = f"{', '.join(schema.KINDS_OF_DISCOVERY[:-1])} or {schema.KINDS_OF_DISCOVERY[-1]}"
 #: What to write when a required key is absent.
 _CURES = {
     "version": "write version: 1",
@@ -25,6 +25,8 @@ _CURES = {
     "endpoints": 'write endpoints: ["IP:PORT"]',
     "rate": "write rate: such as 100/s",
     "path": "write path: and the file's name",
+    "name": "write name: payments.internal",
+    "port": "write port: 8443",
 }
 
 

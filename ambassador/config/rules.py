@@ -347,6 +347,16 @@ def _service(service: View, found: Findings) -> None:
     _no_peers(service, found)
     if "endpoints" in service and "discovery" in service:
         found.refuse(service["endpoints"], "excludes discovery, which finds them; keep one")
+    for server in service["discovery"]["servers"].each():
+        address = server.read(checks.dial_address)
+        if address is not None and (address.path or address.host == "localhost"):
+            found.refuse_value(server, f"expected IP:PORT, got {words.show(server.value)}")
+    lifetimes = [service["discovery"][key] for key in ("min_ttl", "max_ttl")]
+    least, most = (view.read(checks.duration()) for view in lifetimes)
+    if (least or 1.0) > (most or 60.0):
+        found.refuse_value(
+            lifetimes[0 if least else 1], "expected a min_ttl that is at most max_ttl"
+        )
     if "endpoints" not in service and "discovery" not in service:
         found.refuse(
             service["endpoints"],

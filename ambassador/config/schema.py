@@ -370,8 +370,8 @@ class Endpoint(Section):
 
 Endpoints = Annotated[list[Annotated[Endpoint, Named("address", {"type": "string"})]], Filled()]
 #: In the order in which an error names them; the later ones are not built yet.
-KINDS_OF_DISCOVERY = ("static", "file")
-KINDS_LATER = ("dns", "dns_srv", "kubernetes", "consul", "etcd")
+KINDS_OF_DISCOVERY = ("static", "file", "dns")
+KINDS_LATER = ("dns_srv", "kubernetes", "consul", "etcd")
 
 
 class Peer(Section):
@@ -426,6 +426,21 @@ class FileDiscovery(Discovery):
     interval: Duration = key("Looked at so often.", "1s")
 
 
+class DnsDiscovery(Discovery):
+    """The addresses of a name, asked for again when their lifetime is over."""
+
+    tag = "dns"
+
+    name: HostName = key("The name.")
+    port: Annotated[int, whole(1, 65535)] = key("Where they all listen.")
+    family: Annotated[str, one_of("any", "ipv4", "ipv6")] = key("A, AAAA or both.", "any")
+    servers: Annotated[list[Dial] | None, Filled()] = key(
+        "Name servers, IP:PORT; default: the system's.", None
+    )
+    min_ttl: Duration = key("Not asked again sooner.", "1s")
+    max_ttl: Duration = key("Asked again at the latest.", "60s")
+
+
 class Service(RouteSettings):
     """A named group of endpoints that the app may call."""
 
@@ -442,8 +457,8 @@ class Service(RouteSettings):
     endpoints: Endpoints | None = key("Where it answers.", None)
     discovery: (
         Annotated[
-            StaticDiscovery | FileDiscovery,
-            ByKind({"static": StaticDiscovery, "file": FileDiscovery}),
+            StaticDiscovery | FileDiscovery | DnsDiscovery,
+            ByKind({one.tag: one for one in (StaticDiscovery, FileDiscovery, DnsDiscovery)}),
         ]
         | None
     ) = key("Where its endpoints come from, in place of the list.", None)

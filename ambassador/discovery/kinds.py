@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ambassador.discovery.file import FromFile
+from ambassador.config.model import FileDiscovery
 
 if TYPE_CHECKING:
+    from random import Random
+
     from ambassador.config.model import DiscoveryConfig
     from ambassador.discovery.base import Discovery
 
 
-def make(config: DiscoveryConfig) -> Discovery:
+def make(config: DiscoveryConfig, chance: Random) -> Discovery:
     """Give the backend that a configuration asks for."""
-    return FromFile(config.settings)
+    settings = config.settings
+    if isinstance(settings, FileDiscovery):
+        from ambassador.discovery.file import FromFile  # noqa: PLC0415  # see the module
+
+        return FromFile(settings)
+    from ambassador.discovery.dns import FromDns  # noqa: PLC0415  # 60 ms, most of them dnspython's
+
+    return FromDns(settings, chance)

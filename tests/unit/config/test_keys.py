@@ -95,6 +95,8 @@ GOOD = [
      "peer: [{dns: a}, {cn: b}]}\n"),
     ("services", "  a: {endpoints: [unix:/a, localhost:1], plaintext: loopback}\n"),
     ("services", "  a: {discovery: {kind: static, endpoints: ['10.0.0.1:1']}, peer: {dns: a}}\n"),
+    ("services", "  a: {discovery: {kind: dns, name: a.internal, port: 1, family: ipv4, servers: [10.0.0.1:53],\n"
+     "      min_ttl: 1s, max_ttl: 5s}, peer: {dns: a}}\n"),
     ("services", "  a: {discovery: {kind: file, path: a.yaml, interval: 2s, on_empty: drop,\n"
      "      allowed_networks: [10.0.0.0/8, 'fd00::/8'], max_endpoints: 5}, peer: {dns: a}}\n"),
     ("identity", "  certificate: a\n  private_key: b\n  trust_bundle: c\n  crl: d\n  crl_grace: 1h\n"),
@@ -125,7 +127,7 @@ LATER = [
     *(("service", f"    balance: {kind}\n") for kind in ["peak_ewma", "ring_hash"]),
     *(
         ("services", f"  a: {{discovery: {{kind: {kind}, name: x}}, peer: {{dns: a}}}}\n")
-        for kind in ["dns", "dns_srv", "kubernetes", "consul", "etcd"]
+        for kind in ["dns_srv", "kubernetes", "consul", "etcd"]
     ),
     *(("top", f"admin: {{{key}: x}}\n") for key in ["socket", "socket_uids", "status_page"]),
     ("top", "drain: {outbound_quiet: 1s}\n"),

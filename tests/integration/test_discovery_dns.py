@@ -1,0 +1,218 @@
+"""`discovery: {kind: dns}` with a real dnsmasq: changes, outages, lies; traffic goes on."""
+
+from __future__ import annotations
+
+import getpass
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from tests.support.foreign import Program
+from tests.support.peers import App, exchange, request
+from tests.support.ports import reserve_port
+from tests.support.process import Ambassador, running_ambassador
+from tests.support.programs import require_program
+from tests.support.waiting import eventually
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
+NAME = "pay.test.internal"
+NAMED = "127.0.0.9"  # whose UDP port is free: `reserve_port` holds that of 127.0.0.1
+
+
+def app(name: bytes, host: str, port: int) -> App:
+    return App(lambda _: OK + name, host=host, port=port)
+
+
+class NameServer:
+    """A dnsmasq whose records are the lines of a hosts file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._hosts = folder / "hosts"
+        self.port = reserve_port()
+        self._hosts.write_text("", encoding="ascii")
+        command = [
+            require_program("dnsmasq"), "--keep-in-foreground", "--no-resolv", "--no-hosts", "--pid-file",
+            "--conf-file=/dev/null", "--local-ttl=1", "--local=/internal/", "--bind-interfaces",
+            f"--listen-address={NAMED}", f"--user={getpass.getuser()}", f"--port={self.port}",
+            f"--addn-hosts={self._hosts}",
+        ]  # fmt: skip
+        self.program = Program(command, folder, ports=[])
+
+    def wait_until_ready(self) -> None:
+        """Wait until it takes a connection."""
+        eventually(self._takes, "dnsmasq")
+
+    def _takes(self) -> bool:
+        with socket.socket() as sock:
+            return sock.connect_ex((NAMED, self.port)) == 0
+
+    def say(self, *addresses: str) -> None:
+        """Let the name have these addresses from now on."""
+        lines = "".join(f"{address} {NAME}\n" for address in addresses)
+        self._hosts.write_text(lines, encoding="ascii")
+        if self.program.process.poll() is None:
+            self.program.process.send_signal(signal.SIGHUP)
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Iterator[NameServer]:
+    server = NameServer(tmp_path)
+    server.wait_until_ready()
+    yield server
+    server.program.stop()
+
+
+def config(port: int, server: int, **discovery: Any) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "admin": {"listen": f"127.0.0.1:{reserve_port()}"},
+        "drain": {"delay": "0s", "timeout": "10s"},
+        "outbound": {"listen": f"127.0.0.1:{reserve_port()}"},
+        "services": {
+            "a": {
+                "discovery": {
+                    "kind": "dns",
+                    "name": NAME,
+                    "port": port,
+                    "servers": [f"{NAMED}:{server}"],
+                    "max_ttl": "1s",
+                    "allowed_networks": ["127.0.0.0/8", "::1/128"],
+                    **discovery,
+                },
+                "plaintext": "loopback",
+            }
+        },
+    }
+
+
+@contextmanager
+def traffic(sidecar: Ambassador) -> Iterator[bytearray]:
+    """Ask without a pause; give the last byte of every answer, which is who answered."""
+    answers = bytearray()
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            answers.extend(exchange(sidecar.outbound, request(host="a"))[-1:])
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        asking.join(10)
+
+
+@contextmanager
+def ready(folder: Path, settings: dict[str, Any]) -> Iterator[Ambassador]:
+    with running_ambassador(settings, folder) as sidecar:
+        eventually(lambda: sidecar.get("/ready")[0] == 200, "ready")
+        yield sidecar
+
+
+def test_addresses_come_and_go_and_no_request_is_lost(tmp_path: Path, names: NameServer) -> None:
+    port = reserve_port()
+    with app(b"1", "127.0.0.1", port), app(b"2", "127.0.0.2", port):
+        names.say("127.0.0.1")
+        with ready(tmp_path, config(port, names.port)) as sidecar, traffic(sidecar) as answers:
+            eventually(lambda: b"1" in answers, "the first")
+            names.say("127.0.0.1", "127.0.0.2")
+            eventually(lambda: b"2" in answers, "the second")
+            names.say("127.0.0.2")
+            eventually(lambda: answers.endswith(b"2" * 50), "only the second")
+        assert set(answers) == set(b"12")
+
+
+def test_a_name_server_that_is_down_takes_nothing_away(tmp_path: Path, names: NameServer) -> None:
+    """Killed and started again while traffic runs: no failed request."""
+    port = reserve_port()
+    with app(b"1", "127.0.0.1", port), app(b"2", "127.0.0.2", port):
+        names.say("127.0.0.1")
+        with ready(tmp_path, config(port, names.port)) as sidecar, traffic(sidecar) as answers:
+            names.program.kill()
+            sidecar.wait_for_event("endpoints_kept", service="a")
+            before = len(answers)
+            eventually(lambda: len(answers) > before + 50, "traffic goes on")
+            names.say("127.0.0.2")
+            names.program.restart()
+            eventually(lambda: answers.endswith(b"2" * 50), "the second", patience_s=45)
+        assert set(answers) == set(b"12")
+
+
+def test_a_name_that_is_gone_takes_nothing_away(tmp_path: Path, names: NameServer) -> None:
+    """An empty zone by mistake is no reason to stop."""
+    port = reserve_port()
+    with app(b"1", "127.0.0.1", port):
+        names.say("127.0.0.1")
+        with ready(tmp_path, config(port, names.port)) as sidecar:
+            names.say()
+            sidecar.wait_for_event("endpoints_kept", service="a", reason="dns_no_such_name")
+
+            assert exchange(sidecar.outbound, request(host="a"))[-1:] == b"1"
+
+
+def test_a_name_that_never_was_is_pending(tmp_path: Path, names: NameServer) -> None:
+    with running_ambassador(config(1, names.port), tmp_path) as sidecar:
+        event = sidecar.wait_for_event("endpoints_kept", reason="dns_no_such_name")
+        answer = exchange(sidecar.outbound, request(host="a"))
+
+        assert NAME in event["detail"]
+        assert b"X-Ambassador-Flags: DF" in answer
+        assert sidecar.get("/ready") == (503, "discovery_pending:a\n")
+
+
+@pytest.mark.parametrize(("family", "answers"), [("any", b"46"), ("ipv4", b"4"), ("ipv6", b"6")])
+def test_the_family_decides_which_records_count(
+    tmp_path: Path, names: NameServer, family: str, answers: bytes
+) -> None:
+    port = reserve_port()
+    with app(b"4", "127.0.0.1", port), app(b"6", "::1", port):
+        names.say("127.0.0.1", "::1")
+        with ready(tmp_path, config(port, names.port, family=family)) as sidecar:
+            found = {exchange(sidecar.outbound, request(host="a"))[-1] for _ in range(60)}
+
+    assert found == set(answers)
+
+
+def test_a_server_that_fails_for_one_family_hides_nothing_of_the_other(tmp_path: Path) -> None:
+    """Load balancers are known that answer AAAA with SERVFAIL (RFC 4074 §4.2)."""
+    port, closing = reserve_port(), threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((NAMED, 0))
+        server.settimeout(0.1)
+
+        def serve() -> None:
+            while not closing.is_set():
+                try:
+                    data, peer = server.recvfrom(4096)
+                except TimeoutError:
+                    continue
+                reply = dns.message.make_response(dns.message.from_wire(data))
+                question = reply.question[0]
+                if question.rdtype == 1:
+                    reply.answer.append(
+                        dns.rrset.from_text(question.name, 1, "IN", "A", "127.0.0.1")
+                    )
+                else:
+                    reply.set_rcode(dns.rcode.SERVFAIL)
+                server.sendto(reply.to_wire(), peer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        settings = config(port, server.getsockname()[1])
+        with app(b"1", "127.0.0.1", port), ready(tmp_path, settings) as sidecar:
+            assert exchange(sidecar.outbound, request(host="a"))[-1:] == b"1"
+            assert not [event for event in sidecar.events if event["event"] == "endpoints_kept"]
+        closing.set()
+        thread.join(10)
