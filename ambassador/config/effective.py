@@ -57,8 +57,8 @@ class _Shower:
             if name in given:
                 value = self._long_form(field, given[name], (*path, name))
                 found += self._value(field.annotation, value, (*path, name))
-            elif defaults and name in section.http_only:
-                continue  # tcp has no such setting
+            elif name in schema.UNFINISHED or (defaults and name in section.http_only):
+                continue  # not yet, or tcp has no such setting
             elif default is None or default is PydanticUndefined or name in nearer:
                 continue  # not there, or what the listener says is in force
             else:

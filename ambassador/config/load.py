@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
@@ -19,7 +19,7 @@ from ambassador.config import problems, references, rules, schema
 from ambassador.config.build import build
 from ambassador.config.document import BROKEN, Document
 from ambassador.config.reading import Content, read
-from ambassador.config.words import nearest, quote
+from ambassador.config.words import NOT_BUILT, nearest, quote
 from ambassador.core.errors import ConfigError, ConfigErrors, CredentialError
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def _parse(path: Path, content: Content, environ: Mapping[str, str]) -> Document
         document.problems.append(document.error((), f"{what}; {_SMALLEST}"))
         raise ConfigErrors(_by_line(document.problems))
     _empty_values(document, document.root, ())
+    _unfinished_keys(document, document.root, ())
     return document
 
 
@@ -178,6 +179,28 @@ def _empty_values(document: Document, value: Any, path: documents.KeyPath) -> No
             )
             value[step] = BROKEN
         _empty_values(document, inner, inner_path)
+
+
+def _unfinished_keys(document: Document, value: Any, path: documents.KeyPath) -> None:
+    """Refuse what is built in part, once for each place, and take it out of the way."""
+    if isinstance(value, list):
+        for number, inner in enumerate(value):
+            _unfinished_keys(document, inner, (*path, number))
+    if not isinstance(value, dict):
+        return
+    for name, inner in list(value.items()):
+        inner_path = (*path, name)
+        if name in schema.UNFINISHED and path and path not in _NAMES and path[-1] not in _NAMERS:
+            problem = f"{NOT_BUILT}; leave it out"
+            document.problems.append(document.error(inner_path, problem, of_key=True))
+            value[name] = BROKEN
+        else:
+            _unfinished_keys(document, inner, inner_path)
+
+
+#: Mappings whose keys are names, not ours.
+_NAMES: Final = frozenset({("services",), ("identity", "trust_bundle")})
+_NAMERS: Final = frozenset({"headers", "split"})
 
 
 def _once(errors: Iterable[ConfigError]) -> list[ConfigError]:

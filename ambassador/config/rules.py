@@ -345,7 +345,7 @@ def _service(service: View, found: Findings) -> None:
         found.refuse(service["protocol"], "only with listen")
     near_or_unsafe(service["listen"], found, unsafe=False, cure="")
     _no_peers(service, found)
-    if "endpoints" in service and "discovery" in service:
+    if "endpoints" in service and service["discovery"].is_mapping:
         found.refuse(service["endpoints"], "excludes discovery, which finds them; keep one")
     for server in service["discovery"]["servers"].each():
         address = server.read(checks.dial_address)
@@ -358,10 +358,8 @@ def _service(service: View, found: Findings) -> None:
             lifetimes[0 if least else 1], "expected a min_ttl that is at most max_ttl"
         )
     if "endpoints" not in service and "discovery" not in service:
-        found.refuse(
-            service["endpoints"],
-            'missing; write endpoints: ["IP:PORT"], or discovery: {kind: file, path: …}',
-        )
+        other = "" if "discovery" in schema.UNFINISHED else ", or discovery: {kind: file, path: …}"
+        found.refuse(service["endpoints"], f'missing; write endpoints: ["IP:PORT"]{other}')
     match service["plaintext"].value if "plaintext" in service else "none":
         case "none":
             _peer(service, found)

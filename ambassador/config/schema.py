@@ -56,6 +56,9 @@ from ambassador.config.leaves import (
 )
 from ambassador.policy import rate_limit as limits
 
+#: Built, and refused until all of the issue is that they belong to (config.md, first paragraph): what works today must
+#: not change tomorrow. Its tests empty this.
+UNFINISHED = frozenset({"discovery", "rate_limit"})
 MAX_HEAD = (
     "256KiB"  # what is buffered per direction at most, so a larger head could never be complete
 )

@@ -31,7 +31,7 @@ _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus
     414: b"URI Too Long",
 }
 #: Flags whose cause passes by itself: say when to come again. Units: seconds.
-_RETRY_AFTER: Final = {"UO": 1, "OM": 1, "RL": 1}
+_RETRY_AFTER: Final = {"UO": 1, "OM": 1}
 
 
 class DateLine:
@@ -60,11 +60,14 @@ def local_reply(
     reason = _REASONS.get(status, b"")
     flag = error.flag.value
     later = b""
-    if flag in _RETRY_AFTER:  # also to a remote peer, which else comes again at once (RFC 6585 §4)
-        after_s = error.retry_after_s if isinstance(error, RateLimited) else _RETRY_AFTER[flag]
-        later = b"Retry-After: %d\r\n" % after_s
+    if isinstance(
+        error, RateLimited
+    ):  # also a remote peer hears when, or it comes again at once (RFC 6585 §4)
+        later = b"Retry-After: %d\r\n" % error.retry_after_s
     if remote:
         return ResponseHead(status, reason, [], 0), later, b""
+    if flag in _RETRY_AFTER:
+        later = b"Retry-After: %d\r\n" % _RETRY_AFTER[flag]
     body = (error.message or reason.decode() or error.detail).encode(
         "utf-8", "backslashreplace"
     ) + b"\n"

@@ -15,7 +15,10 @@ import pytest
 from tests.support.peers import App, PeerConnection, ScriptedPeer, connect, exchange, request
 from tests.support.ports import reserve_port
 from tests.support.process import Ambassador, running_ambassador
+from tests.support.unfinished import unfinished
 from tests.support.waiting import eventually
+
+__all__ = ["unfinished"]
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
 

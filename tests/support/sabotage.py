@@ -92,7 +92,7 @@ def sabotage(
     folder: Path,
     places: Sequence[str] = (),
     *,
-    constants: Mapping[str, float] | None = None,
+    constants: Mapping[str, float | list[str]] | None = None,
     optimize: bool = False,
 ) -> Iterator[Fuse]:
     """Prepare the environment of the processes that are started inside."""

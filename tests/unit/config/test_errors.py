@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from ambassador.config import schema
 from tests.unit.config.make import BASES, problems
 
-TABLE = Path(__file__).with_name("errors.txt")
 
-
-def _cases() -> list[tuple[str, str, list[str]]]:
+def _cases(name: str) -> list[tuple[str, str, list[str]]]:
     found = []
-    _, *blocks = TABLE.read_text(encoding="utf-8").split("\n===")
+    table = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    _, *blocks = table.split("\n===")
     for block in blocks:
         base, _, rest = block.removeprefix(" ").partition("\n")
         # A file may contain a separator of its own, so the last one counts.
@@ -23,13 +23,24 @@ def _cases() -> list[tuple[str, str, list[str]]]:
     return found
 
 
-CASES = _cases()
+CASES = _cases("errors.txt")
+UNFINISHED = _cases("errors_unfinished.txt")
 
 
 def test_the_table_is_read() -> None:
     """An empty table would make the next test pass."""
     assert len(CASES) > 200
     assert all(lines for _, _, lines in CASES)
+
+
+@pytest.mark.parametrize(("base", "text", "lines"), UNFINISHED)
+def test_a_mistake_in_what_is_not_finished_is_told_as_well(
+    base: str, text: str, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`schema.UNFINISHED`: these move to the other table with the issue that they belong to."""
+    monkeypatch.setattr(schema, "UNFINISHED", frozenset())
+
+    assert problems(BASES[base] + text) == lines
 
 
 @pytest.mark.parametrize(("base", "text", "lines"), CASES)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
 from ambassador.config import schema
+from ambassador.config.json_schema import json_schema
 from tests.unit.config.make import BASES, loaded, problems, warnings
 
 LISTENER = {
@@ -31,7 +34,6 @@ SETTINGS = {
     "body_idle_timeout": "none",
     "max_body": "10MiB",
     "upgrades": "[websocket, Foo/2]",
-    "rate_limit": "{rate: 10/s, burst: 5, by: all}",
 }
 INBOUND = {
     "name": "api",
@@ -68,7 +70,7 @@ TOP = {
     "tracing": "{formats: [w3c]}",
     "limits": "{buffers: 64MiB, handshakes: 8, handshake_rate: 600/m}",
 }
-LATER_ROUTE = ["per_try_timeout", "retry", "hedge_after", "fault"]
+LATER_ROUTE = ["per_try_timeout", "retry", "hedge_after", "rate_limit", "fault"]
 
 GOOD = [
     *(("inbound", f"  {key}: {value}\n") for key, value in (LISTENER | HTTP_LISTENER | SETTINGS | INBOUND).items()),
@@ -94,11 +96,6 @@ GOOD = [
     ("services", "  a: {endpoints: [{address: '[::1]:1', weight: 2, zone: a, priority: 1}], "
      "peer: [{dns: a}, {cn: b}]}\n"),
     ("services", "  a: {endpoints: [unix:/a, localhost:1], plaintext: loopback}\n"),
-    ("services", "  a: {discovery: {kind: static, endpoints: ['10.0.0.1:1']}, peer: {dns: a}}\n"),
-    ("services", "  a: {discovery: {kind: dns, name: a.internal, port: 1, family: ipv4, servers: [10.0.0.1:53],\n"
-     "      min_ttl: 1s, max_ttl: 5s}, peer: {dns: a}}\n"),
-    ("services", "  a: {discovery: {kind: file, path: a.yaml, interval: 2s, on_empty: drop,\n"
-     "      allowed_networks: [10.0.0.0/8, 'fd00::/8'], max_endpoints: 5}, peer: {dns: a}}\n"),
     ("identity", "  certificate: a\n  private_key: b\n  trust_bundle: c\n  crl: d\n  crl_grace: 1h\n"),
     ("identity", "  certificate: a\n  private_key: b\n  trust_bundle: {example.org: c}\n"
      "  crl: [d, e]\n  crl_grace: none\n"),
@@ -114,7 +111,7 @@ LATER = [
     *(("outbound", f"  routes: [{{service: payments, {key}: x}}]\n") for key in LATER_ROUTE),
     *(
         ("service", f"    {key}: none\n")
-        for key in [*LATER_ROUTE, "circuit_breaker", "health_check", "outlier_detection"]
+        for key in [*LATER_ROUTE, "discovery", "circuit_breaker", "health_check", "outlier_detection"]
     ),
     *(
         ("bare", f"  allow: [{{dns: a}}]\n  app: {{address: 1, {key}: {{}}}}\n")
@@ -125,15 +122,46 @@ LATER = [
         for key in ["hash", "load_bound", "slow_start", "zone", "panic_threshold"]
     ),
     *(("service", f"    balance: {kind}\n") for kind in ["peak_ewma", "ring_hash"]),
-    *(
-        ("services", f"  a: {{discovery: {{kind: {kind}, name: x}}, peer: {{dns: a}}}}\n")
-        for kind in ["dns_srv", "kubernetes", "consul", "etcd"]
-    ),
     *(("top", f"admin: {{{key}: x}}\n") for key in ["socket", "socket_uids", "status_page"]),
     ("top", "drain: {outbound_quiet: 1s}\n"),
     *(("top", f"tracing: {{{key}: x}}\n") for key in ["sample", "otlp"]),
     ("top", "tracing: {formats: [w3c, b3]}\n"),
 ]  # fmt: skip
+
+
+#: Built, and refused until all of their issue is.
+UNFINISHED = [
+    *(("services", f"  a: {{{places}, rate_limit: {{rate: 10/s, burst: 5, by: all}}}}\n")
+      for places in ("endpoints: ['10.0.0.1:1'], peer: {dns: a}",)),
+    ("inbound", "  rate_limit: {rate: 10/s, by: peer}\n"),
+    ("inbound", "  routes: [{rate_limit: {rate: 600/m}}]\n"),
+    ("outbound", "  routes: [{service: payments, rate_limit: {rate: 1/h}}]\n"),
+    ("services", "  a: {discovery: {kind: static, endpoints: ['10.0.0.1:1']}, peer: {dns: a}}\n"),
+    ("services", "  a: {discovery: {kind: dns, name: a.internal, port: 1, family: ipv4, servers: [10.0.0.1:53],\n"
+     "      min_ttl: 1s, max_ttl: 5s}, peer: {dns: a}}\n"),
+    ("services", "  a: {discovery: {kind: file, path: a.yaml, interval: 2s, on_empty: drop,\n"
+     "      allowed_networks: [10.0.0.0/8, 'fd00::/8'], max_endpoints: 5}, peer: {dns: a}}\n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("base", "text"), UNFINISHED)
+def test_what_is_built_in_part_is_refused_and_works_behind_its_gate(
+    base: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """config.md, first paragraph: a key whose issue is not done is refused."""
+    (line,) = problems(BASES[base] + text)
+    assert "not built yet; leave it out" in line
+
+    monkeypatch.setattr(schema, "UNFINISHED", frozenset())
+    assert problems(BASES[base] + text) == []
+    jsonschema.validate(yaml.safe_load(BASES[base] + text), json_schema())
+
+
+def test_names_that_sound_like_unfinished_keys_are_names() -> None:
+    text = "  discovery: {endpoints: ['10.0.0.1:1'], peer: {dns: a}}\n"
+    text += "  rate_limit: {endpoints: ['10.0.0.1:2'], peer: {dns: a}}\n".replace("_", "-")
+
+    assert problems(BASES["services"] + text) == []
 
 
 @pytest.mark.parametrize(("base", "text"), GOOD)
@@ -152,7 +180,7 @@ def test_a_marked_key_is_refused_and_never_ignored(base: str, text: str) -> None
 
 def test_no_key_of_the_schema_is_forgotten_here() -> None:
     """Whoever adds a key adds its case above."""
-    tried = "".join(BASES[base] + text for base, text in [*GOOD, *LATER])
+    tried = "".join(BASES[base] + text for base, text in [*GOOD, *LATER, *UNFINISHED])
     known: set[str] = set()
     for section in _sections(schema.Section):
         known |= set(section.model_fields) | section.later
