@@ -124,3 +124,14 @@ async def test_nothing_to_pick_has_its_reason() -> None:
     assert isinstance(pending, ResolveFailed)
     assert pending.detail == "discovery_pending"
     assert isinstance(empty, NoHealthyUpstream)
+
+
+@virtual_time
+async def test_the_first_tier_is_that_of_the_new_set() -> None:
+    service = make()
+    service.update((A, dataclasses.replace(B, priority=1)))
+    assert service.pick(()) is service.endpoints[0]
+
+    service.update((dataclasses.replace(A, priority=2), dataclasses.replace(B, priority=1)))
+
+    assert service.pick(()) is service.endpoints[1]
