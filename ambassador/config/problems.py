@@ -102,12 +102,11 @@ def _unknown(loc: tuple[str | int, ...]) -> str:
     word = str(loc[-1])
     if word in section.later:
         return f"{NOT_BUILT}; leave it out"
-    near = nearest(word, section.model_fields)
+    known = sorted(set(section.model_fields) - schema.UNFINISHED)
+    near = nearest(word, known)
     if near:
         return f"unknown key; did you mean {near}?"
-    return (
-        f"unknown key; {_belongs(word) or 'known here: ' + ', '.join(sorted(section.model_fields))}"
-    )
+    return f"unknown key; {_belongs(word) or 'known here: ' + ', '.join(known)}"
 
 
 def _belongs(word: str) -> str:
