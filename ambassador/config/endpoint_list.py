@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,10 +50,9 @@ def parse(content: bytes, *, file: str) -> tuple[Endpoint, ...]:
 
 def _root(content: bytes, file: str) -> Any:
     if content.lstrip()[:1] == b"[":  # JSON may be indented by tabs, which YAML refuses
-        try:
+        # YAML's flow style looks alike, and its errors have the place.
+        with suppress(ValueError, RecursionError):
             return json.loads(content)
-        except (ValueError, RecursionError):
-            pass  # YAML's flow style looks alike, and its error has the place
     if b"${" in content:
         raise DiscoveryError(
             "file_malformed", f"{file}: nothing is substituted here: write the value"

@@ -20,6 +20,6 @@ def make(config: DiscoveryConfig, chance: Random) -> Discovery:
         from ambassador.discovery.file import FromFile  # noqa: PLC0415  # see the module
 
         return FromFile(settings)
-    from ambassador.discovery.dns import FromDns  # noqa: PLC0415  # 60 ms, most of them dnspython's
+    from ambassador.discovery.dns import FromDns  # noqa: PLC0415  # dnspython is slow to import
 
     return FromDns(settings, chance)

@@ -22,7 +22,7 @@ from tests.support.peers import App, exchange, request
 from tests.support.ports import reserve_port
 from tests.support.process import Ambassador, running_ambassador
 from tests.support.programs import require_program
-from tests.support.unfinished import unfinished
+from tests.support.unfinished import discovering, unfinished
 from tests.support.waiting import eventually
 
 __all__ = ["unfinished"]
@@ -76,26 +76,11 @@ def names(tmp_path: Path) -> Iterator[NameServer]:
 
 
 def config(port: int, server: int, **discovery: Any) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "admin": {"listen": f"127.0.0.1:{reserve_port()}"},
-        "drain": {"delay": "0s", "timeout": "10s"},
-        "outbound": {"listen": f"127.0.0.1:{reserve_port()}"},
-        "services": {
-            "a": {
-                "discovery": {
-                    "kind": "dns",
-                    "name": NAME,
-                    "port": port,
-                    "servers": [f"{NAMED}:{server}"],
-                    "max_ttl": "1s",
-                    "allowed_networks": ["127.0.0.0/8", "::1/128"],
-                    **discovery,
-                },
-                "plaintext": "loopback",
-            }
-        },
-    }
+    allowed = ["127.0.0.0/8", "::1/128"]
+    servers = [f"{NAMED}:{server}"]
+    return discovering(
+        kind="dns", name=NAME, port=port, servers=servers, max_ttl="1s", allowed_networks=allowed, **discovery
+    )  # fmt: skip
 
 
 @contextmanager

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support.peers import App, PeerConnection, ScriptedPeer, connect, exchange, request
-from tests.support.ports import reserve_port
 from tests.support.process import Ambassador, running_ambassador
-from tests.support.unfinished import unfinished
+from tests.support.unfinished import discovering, unfinished
 from tests.support.waiting import eventually
 
 __all__ = ["unfinished"]
@@ -28,24 +27,8 @@ def app(name: bytes) -> App:
 
 
 def config(path: str, **discovery: Any) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "admin": {"listen": f"127.0.0.1:{reserve_port()}"},
-        "drain": {"delay": "0s", "timeout": "10s"},
-        "outbound": {"listen": f"127.0.0.1:{reserve_port()}"},
-        "services": {
-            "a": {
-                "discovery": {
-                    "kind": "file",
-                    "path": path,
-                    "interval": "50ms",
-                    "allowed_networks": ["127.0.0.0/8"],
-                    **discovery,
-                },
-                "plaintext": "loopback",
-            }
-        },
-    }
+    allowed = {"interval": "50ms", "allowed_networks": ["127.0.0.0/8"]}
+    return discovering(kind="file", path=path, **{**allowed, **discovery})
 
 
 def spelled(*peers: ScriptedPeer) -> str:
