@@ -66,8 +66,9 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	@touch $(VENV)/.run $@
 
 # Peers of the interop tests that are Debian packages. Root installs what is missing; for others the tests say what
-# they skip and why. RUNLEVEL=1 keeps the packages from starting their services.
-peers: PACKAGES = curl openssl nginx haproxy prometheus dnsmasq-base
+# they skip and why. RUNLEVEL=1 keeps the packages from starting their services. Where the package `kubectl` of the
+# Kubernetes project is installed, Debian's cannot be: both have the same file.
+peers: PACKAGES = curl openssl nginx haproxy prometheus dnsmasq-base etcd-server $(if $(shell command -v kubectl),,kubernetes-client)
 bench-peers: PACKAGES = curl nginx haproxy wrk nghttp2-client
 peers bench-peers:
 	@missing=; for package in $(PACKAGES); do \

@@ -11,8 +11,10 @@ import signal
 from typing import TYPE_CHECKING
 
 from ambassador import __version__
+from ambassador.config.addresses import is_local
 from ambassador.control.admin import Admin
 from ambassador.control.admin_server import AdminServer
+from ambassador.control.detail import describe
 from ambassador.control.drain import Closing, drain
 from ambassador.control.reload import CredentialReload
 from ambassador.core.clock import SystemClock
@@ -59,8 +61,11 @@ FLUSH_S, FORCED_FLUSH_S = 2.0, 0.2
 class Application:
     """A running sidecar."""
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, config: Config, loop: asyncio.AbstractEventLoop, *, faults: bool = False
+    ) -> None:
         self.config = config
+        self.faults = faults
         self.loop = loop
         self.log = get_logger("ambassador")
         self.clock = SystemClock()
@@ -134,7 +139,13 @@ class Application:
         chance = random.Random()  # noqa: S311  # balancing is no secret
         return Directory(
             {
-                name: Service(service, environment, tls=self._client_tls(service), random=chance)
+                name: Service(
+                    service,
+                    environment,
+                    tls=self._client_tls(service),
+                    random=chance,
+                    zone=self.config.zone,
+                )
                 for name, service in self.config.services.items()
             }
         )
@@ -186,6 +197,7 @@ class Application:
             clean=clean,
             own_spiffe=lambda: self.store.credentials.spiffe if self.store is not None else None,
             pseudonym=lambda: b"ambassador-%012x" % chance.getrandbits(48),
+            faults=chance.random if self.faults else None,
         )
 
     def open_listeners(self) -> None:
@@ -256,7 +268,7 @@ class Application:
         address = self.config.admin.listen
         if address is None:
             return
-        admin = Admin(readiness=self.readiness, scrape=self._scrape)
+        admin = Admin(readiness=self.readiness, scrape=self._scrape, detail=self._detail)
         server = AdminServer(self.loop, admin, tasks=self.tasks, classify=classify)
         listener = Listener(
             self.loop,
@@ -272,6 +284,16 @@ class Application:
         server.release = lambda accepted: listener.release(accepted.peer_address)
         self.admin_server, self.admin_listener = server, listener
         self.own_addresses.extend(listener.addresses)
+
+    def _detail(self) -> list[str]:
+        listen = self.config.admin.listen
+        return describe(
+            self.directory,
+            self.keepers,
+            mono_now=self.loop.time(),
+            wall_now=self.clock.wall(),
+            names_addresses=listen is not None and is_local(listen),
+        )
 
     def _scrape(self) -> Callable[[], bytes]:
         self.ledger.flush()
@@ -290,6 +312,11 @@ class Application:
             (service.name, state, count)
             for service in self.directory
             for state, count in service.connections().items()
+        ]
+        gauges.open_ceilings = lambda: [
+            (service.name, ceiling, is_open)
+            for service in self.directory
+            for ceiling, is_open in service.open_ceilings().items()
         ]
         gauges.discoveries = lambda: [
             (keeper.service, keeper.kind, keeper.last_success) for keeper in self.keepers
@@ -310,6 +337,8 @@ class Application:
             *([self.admin_listener] if self.admin_listener is not None else []),
         ):
             listener.start()
+        for service in self.directory:
+            service.start_checks()
         for keeper in self.keepers:
             self.tasks.start(keeper.run(), name=f"discovery {keeper.service}")
         self.lag.start()
@@ -477,6 +506,30 @@ class _PoolEvents:
             "dial_failed", service=service, endpoint=str(address), reason=error.reason
         )
 
+    def endpoint_ejected(self, service: str, address: str, reason: str, *, seconds: float) -> None:
+        self._app.metrics.ejected(service, reason)
+        self._app.log.warning(
+            "endpoint_ejected", service=service, endpoint=address, reason=reason, seconds=seconds
+        )
+
+    def endpoint_returned(self, service: str, address: str) -> None:
+        self._app.log.info("endpoint_returned", service=service, endpoint=address)
+
+    def health_checked(self, service: str, result: str) -> None:
+        self._app.metrics.health_checked(service, result)
+
+    def health_changed(self, service: str, address: str, *, healthy: bool, reason: str) -> None:
+        if healthy:
+            self._app.log.info("endpoint_healthy", service=service, endpoint=address)
+        else:
+            self._app.log.warning(
+                "endpoint_unhealthy", service=service, endpoint=address, reason=reason
+            )
+
+    def panic_changed(self, service: str, *, panicking: bool) -> None:
+        event = "panic_started" if panicking else "panic_ended"
+        self._app.log.warning(event, service=service)
+
     def callback_crashed(self, error: BaseException) -> None:
         self._app.callback_crashed(error)
 
@@ -496,20 +549,25 @@ class _DiscoveryEvents:
     def endpoints_kept(self, service: str, reason: str, detail: str) -> None:
         self._app.log.warning("endpoints_kept", service=service, reason=reason, detail=detail)
 
+    def watch_crashed(self, error: Exception) -> None:
+        self._app.callback_crashed(error)
+
     def endpoints_ignored(self, service: str, addresses: list[str], count: int) -> None:
         self._app.log.warning(
             "endpoints_ignored", service=service, reason="network", addresses=addresses, count=count
         )
 
 
-async def serve(config: Config, *, ready: Callable[[Application, float], None]) -> int:
-    """Run a sidecar until a signal ends it; gives the exit code.
+async def serve(
+    config: Config, *, ready: Callable[[Application, float], None], faults: bool = False
+) -> int:
+    """Run a sidecar until a signal ends it; gives the exit code. `faults`: those of the file are in effect.
 
     Errors: ConfigErrors, CredentialError, ListenError.
     """
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    app = Application(config, loop)
+    app = Application(config, loop, faults=faults)
     app.watch_signals()
     try:
         app.open_listeners()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -50,3 +50,18 @@ def app() -> Iterator[App]:
 def loop_name(request: pytest.FixtureRequest) -> str:
     """Every loop that we run on, for `running_ambassador`."""
     return str(request.param)
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Give what shows a text at the end of the run, of tests that measure something: also when they pass."""
+    return lambda text: request.node.user_properties.append(("figures", text))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures; they have come from the workers of xdist as well."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "figures":
+                terminalreporter.section(report.nodeid.rpartition("::")[2], sep="-")
+                terminalreporter.write_line(str(text))

@@ -11,6 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from ambassador.config.load import load
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCKS = ("requirements.lock", "requirements-build.lock")
@@ -121,11 +123,25 @@ def test_no_private_key_lies_in_the_tree() -> None:
 def test_the_readme_s_example_is_the_smallest_of_the_examples() -> None:
     """Those are loaded by `tests/unit/config/test_load.py`."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    example, *_ = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
     comment, _, smallest = (ROOT / "config/smallest.yaml").read_text().partition("\n")
 
     assert comment.startswith("#")
     assert example == smallest
+
+
+def test_the_readme_s_service_belongs_into_such_a_file(tmp_path: Path) -> None:
+    """What stands there is loaded, beside the smallest file."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    smallest, services, *more = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    file = tmp_path / "ambassador.yaml"
+    file.write_text(smallest.partition("services:")[0] + services, encoding="utf-8")
+
+    config = load(file, {})
+
+    assert not more
+    assert config.services["payments"].discovery is not None
+    assert config.outbound[0].service_settings["payments"].retry is not None
 
 
 def test_every_command_that_the_readme_names_is_there() -> None:

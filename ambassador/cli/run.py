@@ -36,15 +36,13 @@ GC_THRESHOLDS = (50_000, 20, 100)
     type=click.Choice(LEVELS),
     help="In place of log.level of the file.",
 )
-@click.option("--enable-faults", is_flag=True, hidden=True)
+@click.option("--enable-faults", is_flag=True, help="Let the faults of the file happen: for tests.")
 def command(option: str | None, log_level: str | None, *, enable_faults: bool) -> None:
     """Load, check, serve."""
-    if enable_faults:
-        raise click.UsageError("--enable-faults is not built yet.")
-    raise SystemExit(run(option, log_level))
+    raise SystemExit(run(option, log_level, faults=enable_faults))
 
 
-def run(option: str | None, log_level: str | None) -> int:
+def run(option: str | None, log_level: str | None, *, faults: bool = False) -> int:
     """Give the exit code; every expected failure is one sentence on stderr, never a traceback."""
     _take_early_signals()
     _harden()
@@ -64,7 +62,7 @@ def run(option: str | None, log_level: str | None) -> int:
     logging.configure(level, config.log.format, instance=config.name)
     logging.write_from_thread()
     try:
-        return _serve(config)
+        return _serve(config, faults=faults)
     except (ConfigErrors, CredentialError) as error:
         print(f"ambassador: {error}", file=sys.stderr)  # the CLI's output
         return EXIT_CONFIGURATION
@@ -98,12 +96,12 @@ def _harden() -> None:
         return  # not Linux: there is no such switch
 
 
-def _serve(config: Config) -> int:
+def _serve(config: Config, *, faults: bool) -> int:
     from ambassador.app import serve  # noqa: PLC0415  # after the configuration is known to be good
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            return runner.run(serve(config, ready=_announce))
+            return runner.run(serve(config, ready=_announce, faults=faults))
         finally:
             # The loop gives its signals back when it closes; an impatient third one must not change the exit code.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -126,6 +124,8 @@ def _announce(app: Application, took_s: float) -> None:
     gc.set_threshold(*GC_THRESHOLDS)
     for warning in app.config.warnings:
         app.log.warning("configuration_warning", problem=warning)
+    if app.faults:
+        app.log.warning("faults_enabled")
     if app.store is not None:
         for warning in app.store.credentials.warnings:
             app.log.warning("credentials_warning", problem=warning)

@@ -1,19 +1,25 @@
-"""ADDR: `IP:PORT`, `[IP6]:PORT`, `localhost:PORT`, `unix:/path`, and for an app a bare port.
+"""ADDR: `IP:PORT`, `[IP6]:PORT`, `localhost:PORT`, `unix:/path`; for an app a bare port, for an endpoint `NAME:PORT`.
 
-Knows the spelling and which addresses are this machine's own; must not open anything.
+Also the URLs of sources of discovery. Knows the spelling and which addresses are this machine's own; must not open
+or resolve anything.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from typing import NamedTuple
 
 from ambassador.core.model import Address
+from ambassador.policy.hosts import check_host_pattern
 
 _MAX_UNIX_PATH = 107  # sun_path has 108 bytes, the last one is NUL (unix(7))
 _MAX_PORT = 65535
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?", re.ASCII)
+_URL = re.compile(
+    r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]{1,5}))?(?:/[!-~]*)?", re.ASCII
+)
 _EXPECTED = "IP:PORT, [IP6]:PORT, localhost:PORT or unix:/path"
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -31,6 +37,26 @@ class AddressProblem(ValueError):
 class NameProblem(AddressProblem):
     """A name stands where only an IP address can."""
 
+    def __init__(self, name: str, port: int) -> None:
+        super().__init__("an IP address or localhost before the port")
+        self.name = name
+        self.port = port
+
+
+class NamedPlace(NamedTuple):
+    """A port at every address of a name."""
+
+    name: str
+    port: int
+
+
+class Url(NamedTuple):
+    """Where a source of discovery answers."""
+
+    text: str
+    is_encrypted: bool
+    is_local: bool
+
 
 def parse_listen(text: str) -> Address:
     """Give the address to bind.
@@ -47,10 +73,7 @@ def parse_dial(text: str) -> Address:
 
     Errors: AddressProblem, also for addresses that nothing can be sent to.
     """
-    try:
-        address = _parse(text)
-    except NameProblem as problem:
-        raise AddressProblem(f"{problem.expected}, since names are not built yet") from None
+    address = _parse(text)
     if address.path:
         return address
     if not address.port:
@@ -69,6 +92,58 @@ def parse_app(text: str) -> Address:
     Errors: AddressProblem.
     """
     return parse_dial(f"localhost:{text}" if _PORT.fullmatch(text) else text)
+
+
+def parse_endpoint(text: str) -> Address | NamedPlace:
+    """Give the address of an endpoint, or the name that stands for addresses.
+
+    Errors: AddressProblem.
+    """
+    try:
+        return parse_dial(text)
+    except NameProblem as problem:
+        name = problem.name.lower().removesuffix(".")
+        if name == "localhost":  # with a final dot
+            return parse_dial(f"localhost:{problem.port}")
+        # What ends in a number is an address to some resolvers, such as 0x7f.1.
+        if check_host_pattern(name) is not None or name.rpartition(".")[2].isdigit():
+            raise AddressProblem("a host name before the port") from None
+        if not problem.port:
+            raise AddressProblem("a port from 1 to 65535") from None
+        return NamedPlace(name, problem.port)
+
+
+def parse_app_or_name(text: str) -> Address | NamedPlace:
+    """Give the app's address, or the name that stands for addresses.
+
+    Errors: AddressProblem.
+    """
+    return parse_endpoint(f"localhost:{text}" if _PORT.fullmatch(text) else text)
+
+
+def parse_url(text: str) -> Url:
+    """Give the URL of a source of discovery, without a final slash.
+
+    Errors: AddressProblem, which never quotes: what is refused may hold a password.
+    """
+    if any(mark in text for mark in "@?#"):
+        raise AddressProblem("a URL without user, password, query and fragment")
+    match = _URL.fullmatch(text)
+    if match is None:
+        raise AddressProblem("a URL such as https://10.0.0.1:8443")
+    scheme, host, port = match.groups()
+    if check_host_pattern(host.lower()) is not None:
+        raise AddressProblem("a URL with the name or address of a host")
+    if port is not None and not 0 < int(port) <= _MAX_PORT:
+        raise AddressProblem("a URL with a port from 1 to 65535")
+    return Url(text.rstrip("/"), scheme == "https", _is_local_host(host))
+
+
+def _is_local_host(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() in {"localhost", "localhost."}
 
 
 def ip_of(address: Address) -> IpAddress | None:
@@ -133,7 +208,7 @@ def _host(host: str, port: str) -> str:
     try:
         ip = ipaddress.ip_address(bare)
     except ValueError:
-        raise _not_an_ip(host) from None
+        raise _not_an_ip(host, int(port)) from None
     if (ip.version == 6) != bracketed:  # noqa: PLR2004  # IPv6
         raise AddressProblem(
             _EXPECTED, f"write [{bare}]:{port}" if not bracketed else f"write {bare}:{port}"
@@ -143,10 +218,10 @@ def _host(host: str, port: str) -> str:
     return str(ip)
 
 
-def _not_an_ip(host: str) -> AddressProblem:
+def _not_an_ip(host: str, port: int) -> AddressProblem:
     digits = host.replace(".", "")
     if _NAME.fullmatch(host) and not digits.isdigit():
-        return NameProblem("an IP address or localhost before the port")
+        return NameProblem(host, port)
     return AddressProblem(_EXPECTED)
 
 

@@ -109,27 +109,36 @@ class Or:
 
 
 class ByKind:
-    """An annotation of several mappings: their key `kind` says which, and only that one's keys are judged."""
+    """An annotation of several mappings: their key `kind` says which, and only that one's keys are judged.
 
-    __slots__ = ("sections",)
+    `other` is for every other word.
+    """
 
-    def __init__(self, sections: dict[str, Any]) -> None:
+    __slots__ = ("other", "sections")
+
+    def __init__(self, sections: dict[str, Any], *, other: Any) -> None:
         self.sections = sections
+        self.other = other
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        choices = {kind: handler.generate_schema(one) for kind, one in self.sections.items()}
-        return core_schema.tagged_union_schema(choices, discriminator=_kind_of)
+        sections = {**self.sections, self.other.chosen_by: self.other}
+        choices = {kind: handler.generate_schema(one) for kind, one in sections.items()}
+        return core_schema.tagged_union_schema(choices, discriminator=self._kind_of)
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
         branches = {kind: handler(choice) for kind, choice in schema["choices"].items()}
         for kind, branch in branches.items():
-            branch["properties"]["kind"] = {"const": kind, "description": "How to find them."}
+            spelled: JsonSchema = {"const": kind}
+            if kind not in self.sections:
+                spelled = {"type": "string", "not": {"enum": list(self.sections)}}
+            branch["properties"]["kind"] = {**spelled, "description": "How to find them."}
         return {"oneOf": list(branches.values())}
 
-
-def _kind_of(value: Any) -> Any:
-    kind = value.get("kind") if isinstance(value, dict) else None
-    return str(kind) if isinstance(kind, str) else None
+    def _kind_of(self, value: Any) -> Any:
+        kind = value.get("kind") if isinstance(value, dict) else None
+        if not isinstance(kind, str):
+            return None
+        return str(kind) if kind in self.sections else self.other.chosen_by
 
 
 def _branches(schema: JsonSchema) -> list[JsonSchema]:

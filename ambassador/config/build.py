@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
+from ambassador.config import build_resilience as resilience
 from ambassador.config import model, schema
-from ambassador.core.model import Address, Endpoint
-from ambassador.policy.authorization import PeerPattern, Rule
-from ambassador.policy.patterns import KINDS
+from ambassador.config.addresses import NamedPlace
+from ambassador.config.build_discovery import Discoveries
+from ambassador.config.schema_peers import pattern, rules
+from ambassador.config.schema_resilience import fields
+from ambassador.core.model import Address
+from ambassador.policy.authorization import PeerPattern
 from ambassador.policy.routing import Match, Rewrite
 
 _HTTP = ("http/1.1",)
@@ -49,6 +52,7 @@ def build(
             handshake_rate=file.limits.handshake_rate,
         ),
         source=source,
+        zone=file.zone or "",
         warnings=warnings,
     )
 
@@ -60,6 +64,7 @@ class _Builder:
         self._file = file
         self._folder = folder
         self._tcp = _tcp_services(file)
+        self._found = Discoveries(folder, zone=file.zone or "")
         self.services: dict[str, model.ServiceConfig] = {
             name: self._service(name, service) for name, service in file.services.items()
         }
@@ -102,55 +107,37 @@ class _Builder:
     def _service(self, name: str, given: schema.Service) -> model.ServiceConfig:
         encrypted = given.plaintext == "none"
         alpn = given.alpn if given.alpn is not None else () if name in self._tcp else _HTTP
-        peer = tuple(_pattern(one) for one in given.peer or ())
-        endpoints, discovery = given.endpoints, given.discovery
-        if isinstance(discovery, schema.StaticDiscovery):
-            endpoints, discovery = discovery.endpoints, None
+        peer = tuple(pattern(one) for one in given.peer or ())
+        endpoints, discovery = self._found.places(given)
         return model.ServiceConfig(
             name=name,
-            endpoints=tuple(_endpoint(one) for one in endpoints or ()),
-            discovery=self._discovery(discovery) if discovery is not None else None,
+            endpoints=endpoints,
+            discovery=discovery,
             hosts=tuple(given.hosts),
             plaintext=given.plaintext,
             peer=peer or None,
             server_name=(given.server_name or _server_name(peer)) if encrypted else None,
             alpn=tuple(alpn) if encrypted else (),
             connect_timeout_s=given.connect_timeout,
-            balance=given.balance.kind,
+            balance=resilience.balance(given.balance),
+            circuit_breaker=resilience.circuit_breaker(given.circuit_breaker),
+            health_check=resilience.health_check(given.health_check),
+            outlier_detection=resilience.outlier_detection(given.outlier_detection),
             pool=_pool(given.pool),
         )
 
-    def _discovery(
-        self, given: schema.FileDiscovery | schema.DnsDiscovery
-    ) -> model.DiscoveryConfig:
-        settings: model.FileDiscovery | model.DnsDiscovery
-        if isinstance(given, schema.FileDiscovery):
-            settings = model.FileDiscovery(self._folder / given.path, given.interval)
-        else:
-            settings = model.DnsDiscovery(
-                name=given.name,
-                port=given.port,
-                family=given.family,
-                servers=tuple(given.servers or ()),
-                min_ttl_s=given.min_ttl,
-                max_ttl_s=given.max_ttl,
-            )
-        return model.DiscoveryConfig(
-            kind=given.kind,
-            settings=settings,
-            on_empty=given.on_empty,
-            allowed_networks=tuple(given.allowed_networks) if given.allowed_networks else None,
-            max_endpoints=given.max_endpoints,
-        )
-
-    def _app(self, name: str, app: schema.App, *, address: Address, far: bool) -> str:
+    def _app(self, name: str, app: schema.App, *, address: Address | NamedPlace, far: bool) -> str:
         """Add the way to the app under this name, and give the name."""
+        endpoints, discovery = self._found.app(address)
         self.services[name] = model.ServiceConfig(
             name=name,
-            endpoints=(Endpoint(address),),
+            endpoints=endpoints,
+            discovery=discovery,
             plaintext="unsafe_anywhere" if far else "loopback",
             alpn=(),
             connect_timeout_s=app.connect_timeout,
+            circuit_breaker=resilience.circuit_breaker(app.circuit_breaker),
+            outlier_detection=None,  # nothing of the file could switch it off
             pool=_pool(app.pool),
             is_app=True,
         )
@@ -174,8 +161,8 @@ class _Builder:
             socket_mode=int(given.socket_mode, 8),
             limits=_limits(given),
             app=app,
-            allow=_rules(given.allow or (), "allow"),
-            deny=_rules(given.deny, "deny"),
+            allow=rules(given.allow or (), "allow"),
+            deny=rules(given.deny, "deny"),
             allow_any_verified=given.allow_any_verified,
             audit=given.authorization == "audit",
             routes=self._inbound_routes(given, app),
@@ -314,6 +301,7 @@ def _nearest(*places: schema.RouteSettings) -> model.RouteSettings:
         return next((place for place in places if name in place.model_fields_set), places[-1])
 
     limit = nearest("rate_limit").rate_limit
+    fault = nearest("fault").fault
     return model.RouteSettings(
         timeout_s=nearest("timeout").timeout,
         total_timeout_s=nearest("total_timeout").total_timeout,
@@ -321,6 +309,10 @@ def _nearest(*places: schema.RouteSettings) -> model.RouteSettings:
         max_body=nearest("max_body").max_body,
         upgrades=tuple(nearest("upgrades").upgrades),
         rate_limit=limit.limit if limit is not None else None,
+        per_try_timeout_s=nearest("per_try_timeout").per_try_timeout,
+        retry=resilience.retry(nearest("retry").retry),
+        hedge_after_s=nearest("hedge_after").hedge_after,
+        fault=fault.fault if fault is not None else None,
     )
 
 
@@ -352,10 +344,6 @@ def _limits(given: schema.Listener) -> model.ListenerLimits:
     )
 
 
-def _endpoint(given: schema.Endpoint) -> Endpoint:
-    return Endpoint(given.address, given.weight, given.zone or "", given.priority)
-
-
 def _pool(given: schema.Pool) -> model.PoolConfig:
     return model.PoolConfig(
         max_idle=given.max_idle,
@@ -365,35 +353,10 @@ def _pool(given: schema.Pool) -> model.PoolConfig:
     )
 
 
-def _kind_and_text(given: schema.Rule | schema.Peer) -> tuple[str, str]:
-    texts = zip(KINDS, (given.spiffe, given.uri, given.dns, given.cn), strict=True)
-    return next((kind, text) for kind, text in texts if text is not None)
-
-
-def _pattern(given: schema.Peer) -> PeerPattern:
-    return PeerPattern(*_kind_and_text(given))
-
-
 def _server_name(peer: tuple[PeerPattern, ...]) -> str | None:
     """Give the name to ask for: the dns peer, when it is one name."""
     names = [one.pattern for one in peer if one.kind == "dns"]
     return names[0] if len(names) == 1 and "*" not in names[0] else None
-
-
-def _rules(given: Sequence[schema.Rule], kind: str) -> tuple[Rule, ...]:
-    return tuple(_rule(rule, f"{kind}-{number}") for number, rule in enumerate(given, 1))
-
-
-def _rule(given: schema.Rule, default_name: str) -> Rule:
-    kind, text = _kind_and_text(given)
-    return Rule(
-        name=given.name or default_name,
-        kind=kind,
-        pattern=text,
-        methods=frozenset(one.encode() for one in given.methods) if given.methods else None,
-        paths=tuple(given.paths) if given.paths else None,
-        may_forward=given.may_forward,
-    )
 
 
 def _match(given: schema.Match) -> Match:
@@ -402,10 +365,7 @@ def _match(given: schema.Match) -> Match:
         path=given.path,
         prefix=given.prefix,
         methods=tuple(given.method or ()),
-        headers=tuple(
-            (name, None if value == "present" else value)
-            for name, value in (given.headers or {}).items()
-        ),
+        headers=fields(given.headers),
     )
 
 

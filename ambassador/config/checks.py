@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ambassador.config import addresses
 from ambassador.config.annotations import Check
-from ambassador.config.substitute import Substituted
+from ambassador.config.substitute import MASK, Substituted
 from ambassador.config.words import NOT_BUILT, nearest, printable, show, wrong
 from ambassador.core import units
 from ambassador.core.model import Address
@@ -26,6 +26,8 @@ _LONGEST_TEXT = 255
 _LONGEST_AMOUNT = 24
 _LONGEST_DURATION_S = 10 * 365 * 86400.0
 
+#: What a retry may be for, beside single statuses.
+CONDITIONS: Final = ("connect_failure", "reset", "gateway_error", "refused_stream", "5xx")
 #: A name for each kind of peer identity.
 EXAMPLES: Final = {
     "spiffe": "spiffe://example.org/shop/web",
@@ -79,6 +81,11 @@ def integer(lowest: int, highest: int | None = None) -> Check:
         return number
 
     return check
+
+
+_error_status = integer(400, 599)
+_final_status = integer(200, 599)
+_port = integer(1, 65535)
 
 
 def matching(pattern: str, expected: str, cure: str = "") -> Check:
@@ -195,19 +202,27 @@ def rate(value: Any) -> float:
     return number
 
 
-def percent(value: Any) -> float:
-    """Check a PCT up to 100 %.
+def percentage(lowest: int, highest: int) -> Check:
+    """Give a check for PCT in a range, itself in percent.
 
     Units: a fraction.
     """
-    fraction: float = _amount(value, units.parse_percent, "a percentage such as 20%", "%")
-    if fraction > 1:
-        raise wrong("at most 100%", value)
-    return fraction
+    expected = f"{lowest}% to {highest}%" if lowest else f"at most {highest}%"
+
+    def check(value: Any) -> float:
+        fraction: float = _amount(value, units.parse_percent, "a percentage such as 20%", "%")
+        if not lowest <= fraction * 100 <= highest:
+            raise wrong(expected, value)
+        return fraction
+
+    return check
 
 
-def _address(parse: Callable[[str], Address]) -> Check:
-    def check(value: Any) -> Address:
+percent = percentage(0, 100)
+
+
+def _address(parse: Callable[[str], Address | addresses.NamedPlace]) -> Check:
+    def check(value: Any) -> Address | addresses.NamedPlace:
         given = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
         if not isinstance(given, str):
             raise wrong("an address such as 127.0.0.1:8080", value)
@@ -222,6 +237,65 @@ def _address(parse: Callable[[str], Address]) -> Check:
 listen_address = _address(addresses.parse_listen)
 dial_address = _address(addresses.parse_dial)
 app_address = _address(addresses.parse_app)
+endpoint_address = _address(addresses.parse_endpoint)
+app_or_name = _address(addresses.parse_app_or_name)
+
+
+def url(value: Any) -> addresses.Url:
+    """Check a URL; one that is refused is never shown, since it may hold a password (threats I3)."""
+    try:
+        return addresses.parse_url(_text(value, "a URL such as https://10.0.0.1:8443"))
+    except addresses.AddressProblem as problem:
+        hidden = any(mark in str(value) for mark in "@?#")
+        raise wrong(problem.expected, Substituted(value) if hidden else value) from None
+
+
+def secret(value: Any) -> str:
+    """Check a SECRET, which no sentence shows, replaced or not (threats I3)."""
+    if not isinstance(value, str) or not re.fullmatch(r"[ -~]{1,8192}", value):
+        raise ValueError(f"expected 1 to 8192 printable ASCII characters in quotes, got {MASK}")
+    return str(value)
+
+
+def retry_condition(value: Any) -> str | int:
+    """Check what a route repeats: a word, or one status."""
+    expected = f"{', '.join(CONDITIONS)} or a status from 400 to 599"
+    if isinstance(value, str) and value in CONDITIONS:
+        return str(value)
+    try:
+        return int(_error_status(value))
+    except ValueError:
+        if not isinstance(value, str):
+            raise wrong(expected, value) from None
+        near = nearest(value, CONDITIONS)
+        cure = f"without quotes: {value}" if value.isdigit() else f"did you mean {near}?"
+        raise wrong(expected, value, cure if near or value.isdigit() else "") from None
+
+
+def status_range(value: Any) -> tuple[int, int]:
+    """Check a status such as 204, or a range such as 200-299."""
+    expected = 'a status such as 204, or a range such as "200-299"'
+    match = re.fullmatch(r"([0-9]{3})-([0-9]{3})", str(value), re.ASCII)
+    try:
+        ends = (int(match[1]), int(match[2])) if match else (value, value)
+        low, high = (_final_status(end) for end in ends)
+    except ValueError:
+        unquoted = isinstance(value, str) and value.isdigit()
+        raise wrong(expected, value, f"without quotes: {value}" if unquoted else "") from None
+    if low > high:
+        raise wrong(expected, value)
+    return low, high
+
+
+def port_or_name(value: Any) -> int | str:
+    """Check a port of Kubernetes: its number, or its name (RFC 6335 §5.1)."""
+    expected = "a port's number or name"
+    if isinstance(value, int) or str(value).isdigit():
+        return int(_port(value))
+    given = _text(value, expected)
+    if re.fullmatch(r"(?=.*[a-z])[a-z0-9](?:[a-z0-9-]{0,13}[a-z0-9])?", given) is None:
+        raise wrong(expected, value)
+    return str(given)
 
 
 def network(value: Any) -> IPv4Network | IPv6Network:

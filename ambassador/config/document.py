@@ -29,6 +29,11 @@ _LOADER = getattr(
 
 KeyPath = tuple[str | int, ...]
 
+#: Keys whose values are secrets, also when nobody wrote them as `${…}` (threats I3).
+_SECRETS: Final = frozenset({"token", "password"})
+_SECRET_LINE = re.compile(r"\b(?:token|password)\b")
+_NOT_TEXT: Final = "YAML does not read this as text; write it in quotes, or as ${file:PATH}"
+
 
 class Place(NamedTuple):
     """Where something stands in the file.
@@ -161,11 +166,11 @@ class _Composer:
         if not self._muted:
             self._document.values.setdefault(path, _place(event.start_mark))
         if isinstance(event, yaml.AliasEvent):
-            self._problem(path, _star(f"*{event.anchor}"), event)
+            self._about_value(path, _star(f"*{event.anchor}"), event)
             return BROKEN
         unwanted = self._unwanted(event)
         if unwanted:
-            self._problem(path, unwanted, event)
+            self._about_value(path, unwanted, event)
         if len(path) + self._muted > _MAX_DEPTH:
             raise _TooDeep(event)
         if isinstance(event, yaml.ScalarEvent):
@@ -235,7 +240,7 @@ class _Composer:
             return text  # quoted or a block: always text
         trap = _trap(text)
         if trap:
-            self._problem(path, trap, event)
+            self._about_value(path, trap, event)
             return BROKEN
         return _plain(text)
 
@@ -245,11 +250,19 @@ class _Composer:
         try:
             value = substitute(text, environ=self._environ, folder=self._folder)
         except ValueError as error:
-            self._problem(path, str(error), event)
+            # Names of variables and files are told; what only resembles one is quoted.
+            if str(error).startswith("expected"):
+                self._about_value(path, str(error), event)
+            else:
+                self._problem(path, str(error), event)
             return BROKEN
         if value.__class__ is not str:
             self._document.replaced[path] = text
         return value
+
+    def _about_value(self, path: KeyPath, sentence: str, event: Any) -> None:
+        """Note what is wrong with a value; the sentence quotes it, so a secret gets another one."""
+        self._problem(path, _NOT_TEXT if path[-1:] and path[-1] in _SECRETS else sentence, event)
 
     def _problem(self, path: KeyPath, sentence: str, event: Any) -> None:
         if self._muted:
@@ -340,6 +353,8 @@ def explain(error: yaml.MarkedYAMLError, text: str) -> tuple[Place, str]:
     if error.context == "while scanning an alias":
         start: Any = error.context_mark
         starred = _STARRED.search(lines[start.line], start.column)
+        if _SECRET_LINE.search(lines[start.line]):
+            starred = None
         return _place(start), _star(starred[0] if starred else "*")
     brackets = _BRACKETS.search(line)
     if brackets:

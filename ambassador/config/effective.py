@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from ambassador.config import schema
-from ambassador.config.annotations import Named
+from ambassador.config import plugins, schema
+from ambassador.config.annotations import Named, Or
 from ambassador.config.document import Document, KeyPath, spell
+from ambassador.config.leaves import Secret
 from ambassador.config.substitute import MASK, Substituted
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class _Shower:
         defaults: dict[str, Any] = {}
         if issubclass(section, schema.Listener) and given.get("protocol") == "tcp":
             defaults = section.tcp_defaults
+        opaque = bool(defaults) or (section is schema.HealthCheck and given.get("kind") == "tcp")
         nearer = (
             section.http_only & set(schema.RouteSettings.model_fields)
             if _inherits(section)
@@ -57,18 +59,37 @@ class _Shower:
             if name in given:
                 value = self._long_form(field, given[name], (*path, name))
                 found += self._value(field.annotation, value, (*path, name))
-            elif name in schema.UNFINISHED or (defaults and name in section.http_only):
-                continue  # not yet, or tcp has no such setting
+            elif opaque and name in section.http_only:
+                continue  # tcp has no such setting
             elif default is None or default is PydanticUndefined or name in nearer:
                 continue  # not there, or what the listener says is in force
             else:
                 found += self._value(field.annotation, default, (*path, name))
+        if section is schema.PluginDiscovery:
+            found += self._plugin(given, path)
         return found
+
+    def _plugin(self, given: dict[str, Any], path: KeyPath) -> list[Setting]:
+        """Give the keys that only a plugin knows."""
+        plugin = plugins.find(given["kind"])
+        if plugin is None:  # uninstalled since the file was judged
+            return []
+        values = {**plugins.defaults(plugin), **given}
+        return [
+            (
+                spell((*path, name)),
+                MASK if plugins.is_secret(plugin, name) else _spelled(value),
+                self._origin((*path, name)),
+            )
+            for name, value in values.items()
+            if name in plugin.checks
+        ]
 
     def _value(self, annotation: Any, value: Any, path: KeyPath) -> list[Setting]:
         sections = _sections(annotation)
         if len(sections) > 1 and isinstance(value, dict):  # the kind of discovery chooses
-            sections = [one for one in sections if one.tag == value["kind"]]
+            chosen = [one for one in sections if one.chosen_by == value["kind"]]
+            sections = chosen or [schema.PluginDiscovery]
         if sections and isinstance(value, dict):
             if _is_named(annotation):
                 return [
@@ -83,11 +104,15 @@ class _Shower:
                 for number, one in enumerate(value)
                 for setting in self._value(sections[0], one, (*path, number))
             ]
-        return [(spell(path), _spelled(value), self._origin(path))]
+        shown = MASK if _is_secret(annotation) else _spelled(value)
+        return [(spell(path), shown, self._origin(path))]
 
     def _long_form(self, field: Any, value: Any, path: KeyPath) -> Any:
         """Give the mapping for which a scalar stands: the defaults beside it are in force too."""
+        words = {mark.word for mark in field.metadata if isinstance(mark, Or)}
         for mark in field.metadata:
+            if isinstance(value, str) and value in words:
+                return value
             if isinstance(mark, Named) and _sections(field.annotation):
                 if isinstance(value, (dict, list)):
                     return value
@@ -173,6 +198,10 @@ def _sections(annotation: Any) -> list[type[schema.Section]]:
     if isinstance(annotation, type) and issubclass(annotation, schema.Section):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections(part)]
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation is Secret or any(_is_secret(part) for part in get_args(annotation))
 
 
 def _spelled(value: Any) -> str:

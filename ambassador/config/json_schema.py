@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ambassador.config import schema as declared
 from ambassador.config.schema import File
 
 
@@ -34,8 +33,6 @@ def _tidy(node: Any) -> None:
         return
     if not isinstance(node, dict):
         return
-    for name in declared.UNFINISHED & set(node.get("properties") or {}):
-        del node["properties"][name]
     for inner in (node.get("properties") or {}).values():
         inner.pop("title", None)
         if "default" in inner and inner["default"] is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ambassador.config import checks
+from ambassador.config.addresses import NamedPlace, Url
 from ambassador.config.annotations import JsonSchema, Leaf
 from ambassador.core.model import Address
 
@@ -33,6 +34,7 @@ _ADDRESS_SCHEMA: JsonSchema = {
 _PORT_SCHEMA: JsonSchema = {"type": "integer", "minimum": 1, "maximum": 65535}
 _NAME_SCHEMA: JsonSchema = {"type": "string", "pattern": rf"^{_NAME_PATTERN}$|^\$\{{"}
 _VARIABLE_SCHEMA: JsonSchema = {"type": "string", "pattern": r"^\$\{"}
+_URL_SCHEMA: JsonSchema = {"type": "string", "pattern": r"^https?://[^@?#]+$|^\$\{"}
 _TEXT_SCHEMA: JsonSchema = {"type": "string", "minLength": 1}
 
 
@@ -64,6 +66,11 @@ def whole(lowest: int, highest: int | None = None) -> Leaf:
 def sized(smallest: str, largest: str) -> Leaf:
     """Give the leaf for a size in a range."""
     return Leaf(checks.size(smallest, largest), _SIZE_SCHEMA)
+
+
+def percentage(lowest: int, highest: int) -> Leaf:
+    """Give the leaf for a percentage in a range."""
+    return Leaf(checks.percentage(lowest, highest), _PERCENT_SCHEMA)
 
 
 def lasting(longest: str = "") -> Leaf:
@@ -100,14 +107,48 @@ CountOrNone = Annotated[
 Rate = Annotated[float, Leaf(checks.rate, _RATE_SCHEMA)]
 ByteRateOrNone = Annotated[float | None, Leaf(checks.or_none(checks.byte_rate), _BYTE_RATE_SCHEMA)]
 Percent = Annotated[float, Leaf(checks.percent, _PERCENT_SCHEMA)]
+PercentOrNone = Annotated[
+    float | None, Leaf(checks.or_none(checks.percent), _with_none(_PERCENT_SCHEMA))
+]
+Condition = Annotated[
+    str | int,
+    Leaf(
+        checks.retry_condition,
+        {"anyOf": [{"enum": list(checks.CONDITIONS)}, _integers(400, 599)]},
+    ),
+]
+Statuses = Annotated[
+    tuple[int, int],
+    Leaf(
+        checks.status_range,
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 200, "maximum": 599},
+                {"type": "string", "pattern": r"^[2-5][0-9]{2}-[2-5][0-9]{2}$|^\$\{"},
+            ]
+        },
+    ),
+]
 Listen = Annotated[Address, Leaf(checks.listen_address, _ADDRESS_SCHEMA)]
 ListenOrNone = Annotated[
     Address | None, Leaf(checks.or_none(checks.listen_address), _with_none(_ADDRESS_SCHEMA))
 ]
 Dial = Annotated[Address, Leaf(checks.dial_address, _ADDRESS_SCHEMA)]
+#: Names are taken where a rule of another key allows them.
+EndpointAddress = Annotated[Address | NamedPlace, Leaf(checks.endpoint_address, _ADDRESS_SCHEMA)]
 AppAddress = Annotated[
-    Address, Leaf(checks.app_address, {"anyOf": [_PORT_SCHEMA, _ADDRESS_SCHEMA]})
+    Address | NamedPlace, Leaf(checks.app_or_name, {"anyOf": [_PORT_SCHEMA, _ADDRESS_SCHEMA]})
 ]
+Port = Annotated[int, whole(1, 65535)]
+PortOrName = Annotated[
+    int | str,
+    Leaf(
+        checks.port_or_name,
+        {"anyOf": [_PORT_SCHEMA, {"type": "string", "pattern": r"^[a-z0-9-]{1,15}$|^\$\{"}]},
+    ),
+]
+UrlText = Annotated[Url, Leaf(checks.url, _URL_SCHEMA)]
+Secret = Annotated[str, Leaf(checks.secret, {**_TEXT_SCHEMA, "writeOnly": True})]
 Network = Annotated[
     IPv4Network | IPv6Network,
     Leaf(checks.network, {"type": "string", "pattern": r"^[0-9A-Fa-f:.]+/[0-9]+$|^\$\{"}),
@@ -124,6 +165,10 @@ HeaderName = Annotated[str, Leaf(checks.header_name, _TEXT_SCHEMA)]
 HeaderValue = Annotated[str, Leaf(checks.header_value, {"type": "string"})]
 Protocol = Annotated[str, one_of("http", "tcp")]
 SocketMode = Annotated[str, shaped("0[0-7]{3}", 'an octal mode in quotes such as "0600"')]
+Label = Annotated[
+    str, shaped("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "a name of a-z, 0-9 and -, as Kubernetes has")
+]
+CookieName = Annotated[str, shaped(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,255}", "the name of a cookie")]
 AlpnName = Annotated[str, shaped(r"[\x21-\x7e]{1,255}", "an ALPN name such as h2")]
 TrustDomain = Annotated[
     str, Leaf(checks.trust_domain, {"type": "string", "pattern": r"^[a-z0-9._-]{1,255}$"})

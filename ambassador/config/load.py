@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -18,8 +18,9 @@ from ambassador.config import document as documents
 from ambassador.config import problems, references, rules, schema
 from ambassador.config.build import build
 from ambassador.config.document import BROKEN, Document
+from ambassador.config.findings import Findings
 from ambassador.config.reading import Content, read
-from ambassador.config.words import NOT_BUILT, nearest, quote
+from ambassador.config.words import nearest, quote
 from ambassador.core.errors import ConfigError, ConfigErrors, CredentialError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def effective(
 
 def _checked(
     path: Path, content: Content, environ: Mapping[str, str]
-) -> tuple[Document, schema.File, rules.Findings]:
+) -> tuple[Document, schema.File, Findings]:
     document = _parse(path, content, environ)
     file, found = _judge(document)
     if file is None or found.errors:
@@ -124,11 +125,10 @@ def _parse(path: Path, content: Content, environ: Mapping[str, str]) -> Document
         document.problems.append(document.error((), f"{what}; {_SMALLEST}"))
         raise ConfigErrors(_by_line(document.problems))
     _empty_values(document, document.root, ())
-    _unfinished_keys(document, document.root, ())
     return document
 
 
-def _judge(document: Document) -> tuple[schema.File | None, rules.Findings]:
+def _judge(document: Document) -> tuple[schema.File | None, Findings]:
     """Hold a parsed file against schema and rules; the findings contain what parsing found."""
     found = rules.check(document)
     references.check(document, found)
@@ -140,7 +140,11 @@ def _judge(document: Document) -> tuple[schema.File | None, rules.Findings]:
     except ValidationError as error:
         refused = problems.translate(error, document)
     # An unknown key is said once, whatever else is wrong with its value.
-    unknown = [one for one in refused if one.problem.startswith(("unknown key", "not built"))]
+    unknown = [
+        one
+        for one in (*refused, *found.errors)
+        if one.problem.startswith(("unknown key", "not built"))
+    ]
     errors = [*unknown, *document.problems, *refused, *found.errors]
     misspelt = {_meant(one) for one in unknown}
     found.errors = _once(
@@ -179,28 +183,6 @@ def _empty_values(document: Document, value: Any, path: documents.KeyPath) -> No
             )
             value[step] = BROKEN
         _empty_values(document, inner, inner_path)
-
-
-def _unfinished_keys(document: Document, value: Any, path: documents.KeyPath) -> None:
-    """Refuse what is built in part, once for each place, and take it out of the way."""
-    if isinstance(value, list):
-        for number, inner in enumerate(value):
-            _unfinished_keys(document, inner, (*path, number))
-    if not isinstance(value, dict):
-        return
-    for name, inner in list(value.items()):
-        inner_path = (*path, name)
-        if name in schema.UNFINISHED and path and path not in _NAMES and path[-1] not in _NAMERS:
-            problem = f"{NOT_BUILT}; leave it out"
-            document.problems.append(document.error(inner_path, problem, of_key=True))
-            value[name] = BROKEN
-        else:
-            _unfinished_keys(document, inner, inner_path)
-
-
-#: Mappings whose keys are names, not ours.
-_NAMES: Final = frozenset({("services",), ("identity", "trust_bundle")})
-_NAMERS: Final = frozenset({"headers", "split"})
 
 
 def _once(errors: Iterable[ConfigError]) -> list[ConfigError]:

@@ -6,13 +6,19 @@ Units: seconds, bytes, fractions, bytes per second. `None` is the file's `none`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ambassador.core.model import Address, Endpoint
 from ambassador.policy.authorization import PeerPattern, Rule
+from ambassador.policy.balancing import BalanceSettings
+from ambassador.policy.circuit_breaker import CircuitBreakerSettings
+from ambassador.policy.health import HealthCheckSettings
 from ambassador.policy.networks import Network
+from ambassador.policy.outlier import OutlierSettings
 from ambassador.policy.rate_limit import RateLimit
+from ambassador.policy.retry import RetrySettings
 from ambassador.policy.routing import Match, Rewrite
 
 
@@ -34,6 +40,21 @@ class TlsConfig:
     session_lifetime_s: float | None = 600.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FaultConfig:
+    """Faults for testing apps, in effect only under `run --enable-faults`.
+
+    `headers` are (lower-case name, value or None for present), all must hold. `allow` names the peers that may have
+    them, inbound only. One object for one place of the file.
+    """
+
+    delay_s: float = 0.0
+    abort: int | None = None
+    percent: float = 1.0
+    headers: tuple[tuple[str, str | None], ...] = ()
+    allow: tuple[Rule, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class RouteSettings:
     """Settings of a route after "nearest wins" (route, service, listener, default) is applied."""
@@ -44,6 +65,10 @@ class RouteSettings:
     max_body: int | None = None
     upgrades: tuple[str, ...] = ("websocket",)
     rate_limit: RateLimit | None = None
+    per_try_timeout_s: float | None = None  # None: what is left of the timeout, divided
+    retry: RetrySettings | None = None
+    hedge_after_s: float | None = None
+    fault: FaultConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +110,87 @@ class DnsDiscovery:
 
 
 @dataclass(frozen=True, slots=True)
+class NamesDiscovery:
+    """Static endpoints some of which are names: each is asked for as in kind dns.
+
+    `names` are (name, port, and an endpoint whose weight, zone and priority all its addresses get).
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    names: tuple[tuple[str, int, Endpoint], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SrvDiscovery:
+    name: str
+    servers: tuple[Address, ...] = ()  # none: the system's
+    min_ttl_s: float = 1.0
+    max_ttl_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesDiscovery:
+    """`namespace`, `api_server` (a URL), `token_file` and `ca_file` None: the Pod's own. `port` None: the only one."""
+
+    service: str
+    namespace: str | None = None
+    port: str | int | None = None
+    api_server: str | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsulDiscovery:
+    service: str
+    address: str = "http://127.0.0.1:8500"
+    datacenter: str | None = None
+    tag: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdDiscovery:
+    urls: tuple[str, ...]
+    prefix: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginDiscovery:
+    """A kind that another distribution brought (entry point `ambassador.discovery`), with its own settings object.
+
+    `factory(settings, zone=str, chance=Random)` gives the backend.
+    """
+
+    settings: object = field(repr=False)  # it may hold secrets
+    factory: Callable[..., object]
+
+
+DiscoverySettings = (
+    FileDiscovery
+    | DnsDiscovery
+    | NamesDiscovery
+    | SrvDiscovery
+    | KubernetesDiscovery
+    | ConsulDiscovery
+    | EtcdDiscovery
+    | PluginDiscovery
+)
+
+
+@dataclass(frozen=True, slots=True)
 class DiscoveryConfig:
-    """Where the endpoints of a service come from; `allowed_networks` None: see `policy.networks`."""
+    """Where the endpoints of a service come from; `allowed_networks` None: see `policy.networks`.
+
+    `zone` is where we run, for backends whose answers depend on it.
+    """
 
     kind: str
-    settings: FileDiscovery | DnsDiscovery
+    settings: DiscoverySettings
+    zone: str = ""
     on_empty: str = "keep"  # or drop
     allowed_networks: tuple[Network, ...] | None = None
     max_endpoints: int = 10_000
@@ -107,7 +208,10 @@ class ServiceConfig:
     server_name: str | None = None
     alpn: tuple[str, ...] = ("http/1.1",)
     connect_timeout_s: float = 1.0
-    balance: str = "least_request"  # or round_robin
+    balance: BalanceSettings = field(default_factory=BalanceSettings)
+    circuit_breaker: CircuitBreakerSettings = field(default_factory=CircuitBreakerSettings)
+    health_check: HealthCheckSettings | None = None
+    outlier_detection: OutlierSettings | None = field(default_factory=OutlierSettings)
     pool: PoolConfig = field(default_factory=PoolConfig)
     discovery: DiscoveryConfig | None = None  # then `endpoints` is empty
     is_app: bool = False
@@ -219,4 +323,5 @@ class Config:
     log: LogConfig
     limits: LimitsConfig
     source: Path
+    zone: str = ""  # where we run
     warnings: tuple[str, ...] = ()

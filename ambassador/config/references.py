@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from ambassador.config import addresses, checks, words
 from ambassador.config.document import Document
-from ambassador.config.rules import Findings, app_of, is_tcp
+from ambassador.config.findings import Findings, is_tcp
+from ambassador.config.rules import app_of
 from ambassador.config.substitute import Substituted
 from ambassador.config.view import View
 from ambassador.core.model import Address
@@ -27,6 +28,7 @@ def check(document: Document, found: Findings) -> None:
     _hosts(root, found)
     _app_names(root, found)
     _alpn(root, found)
+    _opaque(root, found)
     _trust_domains(root, found)
 
 
@@ -224,6 +226,38 @@ def _alpn(root: View, found: Findings) -> None:
             )
 
 
+def _http_services(root: View) -> set[str]:
+    """Give the names of the services that an http listener leads to."""
+    names = {name for name, one in _services(root).items() if "listen" in one and not is_tcp(one)}
+    http = [one for one in root["outbound"].each() if not is_tcp(one)]
+    if any(_leads_by_name(listener) for listener in http):
+        names |= set(_services(root))
+    return names | {
+        name for place, name in _references(root) if not is_tcp(_listener_of(root, place))
+    }
+
+
+def _listener_of(root: View, place: View) -> View:
+    outbound = root["outbound"]
+    return list(outbound.each())[int(place.path[1])] if outbound.is_list else outbound
+
+
+def _opaque(root: View, found: Findings) -> None:
+    """Refuse what asks for HTTP where only opaque bytes go."""
+    for name in tcp_services(root) - _http_services(root):
+        service = _services(root).get(name)
+        if service is None:
+            continue
+        health = service["health_check"]
+        kind = health["kind"] if health.is_mapping else health
+        if (health.is_mapping and not kind.present) or kind.value == "http":
+            found.refuse(health, "expected kind: tcp, since only protocol: tcp leads here")
+        if service["balance"]["hash"].is_mapping:
+            found.refuse(
+                service["balance"]["hash"], "expected peer, since only protocol: tcp leads here"
+            )
+
+
 # --- trust domains -------------------------------------------------------------------------------------------
 
 
@@ -270,7 +304,9 @@ def _denied_places(root: View) -> Iterator[View]:
 
 def _spiffe_places(root: View) -> Iterator[View]:
     for listener in root["inbound"].each():
-        for rule in listener["allow"].each():
+        routes = listener["routes"].each() if listener["routes"].is_list else iter(())
+        places = [listener, *(place["fault"] for place in (listener, *routes))]
+        for rule in (rule for place in places for rule in place["allow"].each()):
             if "spiffe" in rule:
                 yield rule["spiffe"]
     for service in _services(root).values():

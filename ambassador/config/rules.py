@@ -1,4 +1,4 @@
-"""What one key says about another: listeners, rules, routes, identity, drain.
+"""What one key says about another: listeners, rules, routes, identity, drain; it also asks for the rest.
 
 Knows which combinations are refused or deserve a warning; reads the file through a tolerant `View`, so it works
 beside errors of the schema. What concerns several services and listeners at once is in `references.py`.
@@ -7,38 +7,23 @@ Source: `config.md` §1 and §3; fail-closed rules 1 and 10 of the threat model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from ambassador.config import addresses, checks, schema, words
+from ambassador.config import addresses, checks, rules_services, rules_settings, schema, words
 from ambassador.config.annotations import Check
 from ambassador.config.document import Document
+from ambassador.config.findings import (
+    ONLY_HTTP,
+    Findings,
+    exactly_one,
+    is_tcp,
+    near_or_unsafe,
+    refuse_http,
+    says,
+    unique,
+)
 from ambassador.config.view import View
-from ambassador.core.errors import ConfigError
 from ambassador.core.model import Address
 from ambassador.policy.authorization import ANY_VERIFIED_RULE, DEFAULT_RULE
 from ambassador.policy.patterns import KINDS
-
-_ONLY_HTTP = "only with protocol: http"
-
-
-@dataclass(slots=True)
-class Findings:
-    """What the rules found: errors refuse the file, warnings do not."""
-
-    errors: list[ConfigError] = field(default_factory=list)
-    warnings: list[ConfigError] = field(default_factory=list)
-
-    def refuse(self, view: View, problem: str) -> None:
-        """Note an error at a key."""
-        self.errors.append(view.error(problem, of_key=True))
-
-    def refuse_value(self, view: View, problem: str) -> None:
-        """Note an error about a value, where the value stands."""
-        self.errors.append(view.error(problem))
-
-    def warn(self, view: View, problem: str) -> None:
-        """Note a warning at a key."""
-        self.warnings.append(view.error(problem, of_key=True))
 
 
 def check(document: Document) -> Findings:
@@ -53,20 +38,10 @@ def check(document: Document) -> Findings:
     for listener in root["outbound"].each():
         _outbound(listener, found)
     for service in root["services"].values():
-        _service(service, found)
+        rules_services.check(service, found)
     _admin(root["admin"], found)
     _drain(root["drain"], found)
     return found
-
-
-def is_tcp(view: View) -> bool:
-    """Say whether this listener (or service with one) has protocol tcp."""
-    return bool(view["protocol"].value == "tcp")
-
-
-def says(view: View, key: str) -> bool:
-    """Say whether a boolean key is true."""
-    return bool(view[key].read(checks.flag, False))
 
 
 def app_of(listener: View) -> View:
@@ -130,6 +105,8 @@ def _tls(tls: View, found: Findings) -> None:
 
 def _inbound(listener: View, found: Findings) -> None:
     _listener(listener, found, section=schema.Inbound)
+    for place in (listener, *_routes(listener)):
+        rules_settings.check(place, found, has_peers=True)
     _allow(listener, found)
     _rules(listener, found)
     if says(listener, "unsafe_plaintext"):
@@ -141,20 +118,25 @@ def _inbound(listener: View, found: Findings) -> None:
     for app in apps:
         _app_is_near(app, listener, found)
     if is_tcp(listener) and "pool" in listener["app"]:
-        found.refuse(listener["app"]["pool"], _ONLY_HTTP)
+        found.refuse(listener["app"]["pool"], ONLY_HTTP)
     _alpn_of_http(listener, found)
 
 
 def _app_is_near(app: View, listener: View, found: Findings) -> None:
-    address: Address | None = app.read(checks.app_address)
-    if (
-        address is not None
-        and not addresses.is_local(address)
-        and not says(listener, "unsafe_plaintext")
-    ):
+    address: Address | addresses.NamedPlace | None = app.read(checks.app_or_name)
+    if address is None or says(listener, "unsafe_plaintext"):
+        return
+    shown = words.show(app.value)
+    if isinstance(address, addresses.NamedPlace):
         found.refuse_value(
             app,
-            f"expected an address on loopback, got {words.show(app.value)}; "
+            f"expected an IP address or localhost before the port, got {shown}; "
+            "unsafe_plaintext: true lets it be a name, to which requests go in the clear",
+        )
+    elif not addresses.is_local(address):
+        found.refuse_value(
+            app,
+            f"expected an address on loopback, got {shown}; "
             "unsafe_plaintext: true lets requests go there in the clear",
         )
 
@@ -203,22 +185,20 @@ def _rules(listener: View, found: Findings) -> None:
             continue
         for number, rule in enumerate(listener[kind].each(), 1):
             exactly_one(rule, KINDS, found, example='spiffe: "spiffe://example.org/web"')
-            _unique(
-                rule["name"].value if "name" in rule else f"{kind}-{number}", rule, names, found
-            )
+            unique(rule["name"].value if "name" in rule else f"{kind}-{number}", rule, names, found)
             if rule["name"].value in (DEFAULT_RULE, ANY_VERIFIED_RULE):
                 shown = words.show(rule["name"].value)
                 found.refuse_value(
                     rule["name"], f"expected a name that no built-in rule has, got {shown}"
                 )
             if is_tcp(listener):
-                _refuse_http(rule, schema.Rule, found)
+                refuse_http(rule, schema.Rule, found)
 
 
 def _outbound(listener: View, found: Findings) -> None:
     _listener(listener, found, section=schema.Outbound)
     for place in (listener, *_routes(listener)):
-        _no_peers(place, found)
+        rules_settings.check(place, found, has_peers=False)
     near_or_unsafe(
         listener["listen"],
         found,
@@ -237,24 +217,12 @@ def _outbound(listener: View, found: Findings) -> None:
         exactly_one(route, ("service", "split"), found, example="service: NAME")
 
 
-def near_or_unsafe(listen: View, found: Findings, *, unsafe: bool, cure: str) -> None:
-    """Refuse a plaintext listener outside loopback that nobody typed the unsafe key for."""
-    address: Address | None = listen.read(checks.listen_address)
-    if address is not None and not addresses.is_local(address) and not unsafe:
-        found.refuse_value(
-            listen,
-            f"expected an address on loopback, got {words.show(listen.value)}; "
-            f"write 127.0.0.1:{address.port if listen.value.__class__ is str else 'PORT'}"
-            + (f", or {cure}" if cure else ""),
-        )
-
-
 def _listener(listener: View, found: Findings, *, section: type[schema.Listener]) -> None:
     in_list = bool(listener.path) and isinstance(listener.path[-1], int)
     if in_list and listener.is_mapping and "name" not in listener:
         found.refuse(listener["name"], "missing; in a list every listener has its own name")
     if is_tcp(listener):
-        _refuse_http(listener, section, found)
+        refuse_http(listener, section, found)
     elif listener["max_connection_age"].value == "none":
         found.refuse(
             listener["max_connection_age"],
@@ -279,12 +247,6 @@ def _not_above(  # noqa: PLR0917  # one sentence with six words
         found.refuse_value(listener[low], f"expected at most {high}, got {shown}")
 
 
-def _refuse_http(view: View, section: type[schema.Section], found: Findings) -> None:
-    for name, value in view.items():
-        if name in section.http_only:
-            found.refuse(value, _ONLY_HTTP)
-
-
 # --- routes --------------------------------------------------------------------------------------------------
 
 
@@ -295,7 +257,7 @@ def _routes(listener: View) -> list[View]:
 def _route_names(listener: View, found: Findings) -> None:
     names: dict[str, View] = {}
     for number, route in enumerate(_routes(listener), 1):
-        _unique(route["name"].value if "name" in route else f"route-{number}", route, names, found)
+        unique(route["name"].value if "name" in route else f"route-{number}", route, names, found)
         rewrite = route["rewrite"]
         if "prefix" in rewrite and "prefix" not in route["match"]:
             found.refuse(
@@ -306,106 +268,7 @@ def _route_names(listener: View, found: Findings) -> None:
             found.refuse(rewrite, "empty; write prefix or host in it, or leave the key out")
 
 
-def _unique(name: object, view: View, names: dict[str, View], found: Findings) -> None:
-    if not isinstance(name, str):
-        return
-    if name in names:
-        line = view.document.place(names[name].path).line
-        found.refuse(
-            view["name"], f"expected a name of its own, got {words.show(name)} as in line {line}"
-        )
-    names.setdefault(name, view)
-
-
-def exactly_one(view: View, names: tuple[str, ...], found: Findings, *, example: str) -> None:
-    """Refuse a mapping that has none or several of these keys."""
-    if not view.is_mapping:
-        return
-    given = [name for name in names if name in view]
-    if not given:
-        found.refuse(view, f"expected one of {', '.join(names)}; such as {example}")
-    for name in given[1:]:
-        found.refuse(
-            view[name],
-            f"excludes {given[0]}; write two entries"
-            if names == KINDS
-            else f"excludes {given[0]}; keep one",
-        )
-
-
-# --- services and the rest -----------------------------------------------------------------------------------
-
-
-def _service(service: View, found: Findings) -> None:
-    if not service.is_mapping:
-        return
-    if is_tcp(service):
-        _refuse_http(service, schema.Service, found)
-    if "protocol" in service and "listen" not in service:
-        found.refuse(service["protocol"], "only with listen")
-    near_or_unsafe(service["listen"], found, unsafe=False, cure="")
-    _no_peers(service, found)
-    if "endpoints" in service and service["discovery"].is_mapping:
-        found.refuse(service["endpoints"], "excludes discovery, which finds them; keep one")
-    for server in service["discovery"]["servers"].each():
-        address = server.read(checks.dial_address)
-        if address is not None and (address.path or address.host == "localhost"):
-            found.refuse_value(server, f"expected IP:PORT, got {words.show(server.value)}")
-    lifetimes = [service["discovery"][key] for key in ("min_ttl", "max_ttl")]
-    least, most = (view.read(checks.duration()) for view in lifetimes)
-    if (least or 1.0) > (most or 60.0):
-        found.refuse_value(
-            lifetimes[0 if least else 1], "expected a min_ttl that is at most max_ttl"
-        )
-    if "endpoints" not in service and "discovery" not in service:
-        other = "" if "discovery" in schema.UNFINISHED else ", or discovery: {kind: file, path: …}"
-        found.refuse(service["endpoints"], f'missing; write endpoints: ["IP:PORT"]{other}')
-    match service["plaintext"].value if "plaintext" in service else "none":
-        case "none":
-            _peer(service, found)
-        case "loopback" | "unsafe_anywhere":
-            _plaintext(service, found)
-
-
-def _no_peers(view: View, found: Findings) -> None:
-    """Refuse to tell peers apart where the app asks, which has no identity."""
-    by = view["rate_limit"]["by"]
-    if by.value == "peer":
-        found.refuse_value(by, "expected all: only inbound requests come from peers, got peer")
-
-
-def _peer(service: View, found: Findings) -> None:
-    peer = service["peer"]
-    if not peer.present:
-        name = service.path[-1]
-        found.refuse(
-            peer, f'missing; say who must answer: peer: {{spiffe: "spiffe://example.org/{name}"}}'
-        )
-    elif peer.value == "any_verified":
-        found.warn(peer, "unsafe: whoever the trust bundle vouches for may answer")
-    for one in peer.each():
-        exactly_one(one, KINDS, found, example='spiffe: "spiffe://example.org/payments"')
-
-
-def _plaintext(service: View, found: Findings) -> None:
-    for name in ("peer", "server_name", "alpn"):
-        if name in service:
-            found.refuse(service[name], "excludes plaintext, which is no TLS; keep one")
-    if service["plaintext"].value == "unsafe_anywhere":
-        found.warn(
-            service["plaintext"],
-            "unsafe: requests go out in the clear, and nobody knows who answers",
-        )
-    if service["plaintext"].value != "loopback":
-        return
-    for endpoint in (*service["endpoints"].each(), *service["discovery"]["endpoints"].each()):
-        place = endpoint["address"] if endpoint.is_mapping else endpoint
-        address: Address | None = place.read(checks.dial_address)
-        if address is not None and not addresses.is_local(address):
-            found.refuse_value(
-                place,
-                f"expected an address on loopback, as plaintext says, got {words.show(place.value)}",
-            )
+# --- the rest -----------------------------------------------------------------------------------------------
 
 
 def _admin(admin: View, found: Findings) -> None:

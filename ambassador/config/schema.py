@@ -2,27 +2,26 @@
 
 Knows keys and nothing about what two of them say about each other (`rules.py`) or what they mean to the proxy
 (`build.py`). Defaults are written as a file would spell them, so that one table serves the loader, `validate
---show` and the JSON Schema. `later` names the keys of issues to come: refused, never ignored.
+--show` and the JSON Schema. `later` names the keys of issues to come: refused, never ignored. Peers, discovery and
+resilience have modules of their own, whose names are found here too.
 
 Without `from __future__ import annotations`: pydantic would have to compile 180 strings back into types at each start.
 """
 
 import sys
 import types
-from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, model_validator
 
-from ambassador.config import checks, leaves
-from ambassador.config.annotations import ByKind, Filled, Leaf, Named, OneOrMany, Or
+from ambassador.config import checks
+from ambassador.config.annotations import Filled, Leaf, Named, OneOrMany, Or
 from ambassador.config.leaves import (
     AlpnName,
     AppAddress,
     ByteRateOrNone,
     CountOrNone,
     Delay,
-    Dial,
     Duration,
     DurationOrNone,
     FilePath,
@@ -36,9 +35,7 @@ from ambassador.config.leaves import (
     ListenOrNone,
     Method,
     Name,
-    Network,
     NormalPath,
-    PathPattern,
     Percent,
     Protocol,
     Rate,
@@ -54,35 +51,55 @@ from ambassador.config.leaves import (
     sized,
     whole,
 )
-from ambassador.policy import rate_limit as limits
+from ambassador.config.schema_base import Section, key
+from ambassador.config.schema_discovery import (
+    AnyDiscovery,
+    ConsulDiscovery,
+    Discovery,
+    DnsDiscovery,
+    Endpoint,
+    Endpoints,
+    EtcdDiscovery,
+    FileDiscovery,
+    KubernetesDiscovery,
+    PluginDiscovery,
+    SrvDiscovery,
+    StaticDiscovery,
+)
+from ambassador.config.schema_peers import Peer, Rule
+from ambassador.config.schema_resilience import (
+    Balance,
+    CircuitBreaker,
+    Fault,
+    HealthCheck,
+    OutlierDetection,
+    RateLimit,
+    Retry,
+)
 
-#: Built, and refused until all of the issue is that they belong to (config.md, first paragraph): what works today must
-#: not change tomorrow. Its tests empty this.
-UNFINISHED = frozenset({"discovery", "rate_limit"})
+__all__ = [
+    "AnyDiscovery",
+    "ConsulDiscovery",
+    "Discovery",
+    "DnsDiscovery",
+    "Endpoint",
+    "EtcdDiscovery",
+    "File",
+    "FileDiscovery",
+    "HealthCheck",
+    "KubernetesDiscovery",
+    "Peer",
+    "PluginDiscovery",
+    "Rule",
+    "Section",
+    "SrvDiscovery",
+    "StaticDiscovery",
+    "build_validator",
+]
+
 MAX_HEAD = (
     "256KiB"  # what is buffered per direction at most, so a larger head could never be complete
 )
-
-
-def key(description: str, default: Any = ...) -> Any:
-    """Give pydantic's declaration of a key; the default is spelled as in a file, None is "not there"."""
-    return Field(default, description=description, validate_default=default is not None)
-
-
-class Section(BaseModel):
-    """A mapping of the file. Strict: what is not declared is an error."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        defer_build=True,
-        arbitrary_types_allowed=True,
-    )
-    later: ClassVar[frozenset[str]] = frozenset()
-    tag: ClassVar[str] = ""  # the `kind` that chooses it
-    #: Keys that only HTTP knows; with `protocol: tcp` they are errors.
-    http_only: ClassVar[frozenset[str]] = frozenset()
 
 
 # --- identity and TLS ----------------------------------------------------------------------------------------
@@ -131,37 +148,33 @@ class Tls(Section):
 # --- routes --------------------------------------------------------------------------------------------------
 
 
-class RateLimit(Section):
-    """A token bucket: beyond it requests get 429."""
-
-    rate: Rate = key("Requests that may begin.")
-    burst: Annotated[int, whole(1, 1_000_000)] | None = key(
-        "As many at once; default: one second's worth.", None
-    )
-    by: Annotated[str, one_of("all", "peer")] = key("Counted together, or for each peer.", "all")
-
-    @cached_property
-    def limit(self) -> limits.RateLimit:
-        """Give the meaning: one object for this place of the file, however many routes have it."""
-        burst = self.burst or max(1, round(self.rate))
-        return limits.RateLimit(self.rate, burst, by_peer=self.by == "peer")
-
-
 class RouteSettings(Section):
     """May stand on route, service and listener; the nearest wins."""
 
-    later = frozenset({"per_try_timeout", "retry", "hedge_after", "fault"})
     http_only = frozenset({
-        "timeout", "total_timeout", "body_idle_timeout", "max_body", "upgrades", "rate_limit",
+        "timeout", "total_timeout", "per_try_timeout", "body_idle_timeout", "max_body", "upgrades", "retry",
+        "hedge_after", "rate_limit", "fault",
     })  # fmt: skip
 
     timeout: Timeout = key("From the last request byte to the response head, or none.", "15s")
     total_timeout: DurationOrNone = key("To the last response byte.", "none")
+    per_try_timeout: DurationOrNone = key(
+        "Of each attempt to the response head; none: the time left by the attempts left.", "none"
+    )
     body_idle_timeout: DurationOrNone = key("No byte either way, tunnels too, or none.", "5m")
     max_body: SizeOrNone = key("Largest request body; beyond it 413.", "none")
     upgrades: list[Upgrade] = key("Protocols that may take over a connection.", ["websocket"])
+    retry: Annotated[Retry | None, Or("none")] = key(
+        "When a failed request is repeated, or none.", "none"
+    )
+    hedge_after: DurationOrNone = key(
+        "No response head by then: a second attempt beside it, of idempotent requests.", "none"
+    )
     rate_limit: Annotated[RateLimit | None, Or("none")] = key(
         "How many requests may begin, or none.", "none"
+    )
+    fault: Annotated[Fault | None, Or("none")] = key(
+        "Failures on purpose, with `run --enable-faults` only, or none.", "none"
     )
 
 
@@ -222,7 +235,7 @@ TCP_DEFAULTS: dict[str, Any] = {"idle_timeout": "1h", "max_connection_age": "non
 class Listener(RouteSettings):
     """What both directions share."""
 
-    later = RouteSettings.later | {"proxy_protocol"}
+    later = frozenset({"proxy_protocol"})
     http_only = RouteSettings.http_only | {
         "head_timeout", "body_min_rate", "max_head", "max_headers", "max_uri", "routes",
     }  # fmt: skip
@@ -276,32 +289,14 @@ class AppPool(Pool):
 class App(Section):
     """The app behind the sidecar."""
 
-    later = frozenset({"circuit_breaker", "health", "probes"})
+    later = frozenset({"health", "probes"})
 
-    address: AppAddress = key("Where it listens: a port means loopback.")
+    address: AppAddress = key(
+        "Where it listens: a port means loopback; a name only with unsafe_plaintext."
+    )
     connect_timeout: Duration = key("Until it accepts.", "1s")
     pool: AppPool = key("Kept connections.", {})
-
-
-class Rule(Section):
-    """Who may do what: exactly one of the four names, then methods and paths."""
-
-    http_only = frozenset({"methods", "paths", "may_forward"})
-
-    name: Name | None = key("Default allow-1 or deny-1 …", None)
-    spiffe: Annotated[str, leaves.identity("spiffe")] | None = key(
-        "SPIFFE ID, `*` a segment, `**` the rest.", None
-    )
-    uri: Annotated[str, leaves.identity("uri")] | None = key("URI name.", None)
-    dns: Annotated[str, leaves.identity("dns")] | None = key("DNS name.", None)
-    cn: Annotated[str, leaves.identity("cn")] | None = key(
-        "Common name, of a certificate without any SAN.", None
-    )
-    methods: Annotated[list[Method] | None, Filled()] = key("Default: all.", None)
-    paths: Annotated[list[PathPattern] | None, Filled()] = key(
-        "By segments, `*` one, `**` last only; default: all.", None
-    )
-    may_forward: Flag = key("Its X-Forwarded-Client-Cert is believed.", False)
+    circuit_breaker: CircuitBreaker = key("How much it may be asked at once.", {})
 
 
 class Inbound(Listener):
@@ -341,7 +336,7 @@ class Inbound(Listener):
     alpn: Annotated[list[AlpnName], Filled(), Or("none", [])] = key(
         "Protocols offered in TLS; none with tcp.", ["http/1.1"]
     )
-    unsafe_plaintext: Flag = key("The app may lie outside loopback.", False)
+    unsafe_plaintext: Flag = key("The app may lie outside loopback, and be a name.", False)
 
 
 class Outbound(Listener):
@@ -362,109 +357,18 @@ class Outbound(Listener):
 # --- services ------------------------------------------------------------------------------------------------
 
 
-class Endpoint(Section):
-    """One place where a service answers."""
-
-    address: Dial = key("IP and port, or a Unix socket.")
-    weight: Annotated[int, whole(1, 1_000_000)] = key("Share of the requests.", 1)
-    zone: Text | None = key("Where it runs.", None)
-    priority: Annotated[int, whole(0, 100)] = key("0 first, the others when none of it is left.", 0)
-
-
-Endpoints = Annotated[list[Annotated[Endpoint, Named("address", {"type": "string"})]], Filled()]
-#: In the order in which an error names them; the later ones are not built yet.
-KINDS_OF_DISCOVERY = ("static", "file", "dns")
-KINDS_LATER = ("dns_srv", "kubernetes", "consul", "etcd")
-
-
-class Peer(Section):
-    """Who must answer: exactly one of the four."""
-
-    spiffe: Annotated[str, leaves.identity("spiffe")] | None = key("SPIFFE ID.", None)
-    uri: Annotated[str, leaves.identity("uri")] | None = key("URI name.", None)
-    dns: Annotated[str, leaves.identity("dns")] | None = key("DNS name.", None)
-    cn: Annotated[str, leaves.identity("cn")] | None = key(
-        "Common name, of a certificate without any SAN.", None
-    )
-
-
-class Balance(Section):
-    """Which endpoint gets a request."""
-
-    later = frozenset({"hash", "load_bound", "slow_start", "zone", "panic_threshold"})
-
-    kind: Annotated[
-        str, one_of("least_request", "round_robin", later=("peak_ewma", "ring_hash"))
-    ] = key("least_request is the better of two random ones.", "least_request")
-
-
-class Discovery(Section):
-    """Where endpoints come from; TLS and who must answer never do."""
-
-    kind: Annotated[str, one_of(*KINDS_OF_DISCOVERY, later=KINDS_LATER)] = key("How to find them.")
-    on_empty: Annotated[str, one_of("keep", "drop")] = key(
-        "An empty answer: keep the last endpoints, or drop them.", "keep"
-    )
-    allowed_networks: Annotated[list[Network] | None, Filled()] = key(
-        "Endpoints elsewhere are ignored; default: all but loopback, link-local, multicast, metadata.",
-        None,
-    )
-    max_endpoints: Annotated[int, whole(1, 1_000_000)] = key("More are a refused answer.", 10_000)
-
-
-class StaticDiscovery(Discovery):
-    """Endpoints from this file."""
-
-    tag = "static"
-
-    endpoints: Endpoints = key("Where the service answers.")
-
-
-class FileDiscovery(Discovery):
-    """Endpoints from a file of their own, JSON or YAML, also Prometheus' file_sd."""
-
-    tag = "file"
-
-    path: FilePath = key("A list of endpoints.")
-    interval: Duration = key("Looked at so often.", "1s")
-
-
-class DnsDiscovery(Discovery):
-    """The addresses of a name, asked for again when their lifetime is over."""
-
-    tag = "dns"
-
-    name: HostName = key("The name.")
-    port: Annotated[int, whole(1, 65535)] = key("Where they all listen.")
-    family: Annotated[str, one_of("any", "ipv4", "ipv6")] = key("A, AAAA or both.", "any")
-    servers: Annotated[list[Dial] | None, Filled()] = key(
-        "Name servers, IP:PORT; default: the system's.", None
-    )
-    min_ttl: Duration = key("Not asked again sooner.", "1s")
-    max_ttl: Duration = key("Asked again at the latest.", "60s")
-
-
 class Service(RouteSettings):
     """A named group of endpoints that the app may call."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["endpoints"]}, {"required": ["discovery"]}]}
     )
-    later = RouteSettings.later | {
-        "circuit_breaker",
-        "health_check",
-        "outlier_detection",
-    }
     http_only = RouteSettings.http_only | {"pool"}
 
     endpoints: Endpoints | None = key("Where it answers.", None)
-    discovery: (
-        Annotated[
-            StaticDiscovery | FileDiscovery | DnsDiscovery,
-            ByKind({one.tag: one for one in (StaticDiscovery, FileDiscovery, DnsDiscovery)}),
-        ]
-        | None
-    ) = key("Where its endpoints come from, in place of the list.", None)
+    discovery: AnyDiscovery | None = key(
+        "Where its endpoints come from, in place of the list.", None
+    )
     hosts: list[HostName] = key("Other names it is called by.", [])
     plaintext: Annotated[str, one_of("none", "loopback", "unsafe_anywhere")] = key(
         "Where it may be called without TLS.", "none"
@@ -481,6 +385,13 @@ class Service(RouteSettings):
     connect_timeout: Duration = key("With the handshake.", "1s")
     balance: Annotated[Balance, Named("kind", {"type": "string"})] = key("Kind, or a mapping.", {})
     pool: Pool = key("Kept connections, per endpoint.", {})
+    circuit_breaker: CircuitBreaker = key("How much it may be asked at once.", {})
+    health_check: Annotated[
+        HealthCheck | None, Named("kind", {"enum": ["http", "tcp"]}), Or("none")
+    ] = key("Whether each endpoint is well: kind, mapping or none.", "none")
+    outlier_detection: Annotated[OutlierDetection | None, Or("none")] = key(
+        "Endpoints that answer badly are left out for a while, or none.", {}
+    )
 
 
 # --- the rest ------------------------------------------------------------------------------------------------
@@ -545,10 +456,11 @@ class Limits(Section):
 class File(Section):
     """Configuration of Ambassador, version 1."""
 
-    later = frozenset({"zone", "include", "workers", "shipper", "adapter", "offloader"})
+    later = frozenset({"include", "workers", "shipper", "adapter", "offloader"})
 
     version: Annotated[int, Leaf(checks.integer(1, 1), {"const": 1})] = key("Always 1.")
     name: Text | None = key("In logs and traces; default: the host's name.", None)
+    zone: Text | None = key("Where we run, for balance.zone.", None)
     identity: Identity | None = key("Certificate, key and trust of this workload.", None)
     tls: Tls = key("Versions and key exchange.", {})
     inbound: Annotated[list[Inbound] | None, OneOrMany(), Filled()] = key(

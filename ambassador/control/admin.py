@@ -51,20 +51,23 @@ class Reply:
 class Admin:
     """Gives the reply to each request on the admin port.
 
-    `readiness` gives the reason codes why we are not ready, empty when we are; `scrape` reads the metrics and gives
-    the function that makes their text (`Metrics.scrape`). `names` are further host names to answer to, lower case.
+    `readiness` gives the reason codes why we are not ready, empty when we are; `detail` more lines, for who asks for
+    `/ready?detail`; `scrape` reads the metrics and gives the function that makes their text (`Metrics.scrape`).
+    `names` are further host names to answer to, lower case.
     """
 
-    __slots__ = ("_names", "_readiness", "_scrape")
+    __slots__ = ("_detail", "_names", "_readiness", "_scrape")
 
     def __init__(
         self,
         *,
         readiness: Callable[[], list[str]],
         scrape: Callable[[], Callable[[], bytes]],
+        detail: Callable[[], list[str]] = list,
         names: frozenset[str] = frozenset(),
     ) -> None:
         self._readiness = readiness
+        self._detail = detail
         self._scrape = scrape
         self._names = names | {"localhost"}
 
@@ -89,25 +92,25 @@ class Admin:
             return Reply(404, _PLAIN, b"unknown_host\n")
         if not _is_own_site(host, origin, sec_fetch_site):
             return Reply(403, _PLAIN, b"foreign_origin\n")
-        page = path.partition(b"?")[0]
+        page, _, query = path.partition(b"?")
         if page not in PAGES:
             return Reply(404, _PLAIN, _LIST)
         if method not in _METHODS:
             return Reply(405, _PLAIN, b"method_not_allowed\n", (_ALLOW, *_HEADERS))
-        return self._page(page)
+        return self._page(page, with_detail=query == b"detail")
 
-    def _page(self, page: bytes) -> Reply:
+    def _page(self, page: bytes, *, with_detail: bool) -> Reply:
         if page == b"/live":
             return Reply(200, _PLAIN, b"live\n")
         if page == b"/metrics":
             return Reply(200, METRICS_TYPE, b"", render=self._scrape())
-        return self._ready()
+        return self._ready(with_detail=with_detail)
 
-    def _ready(self) -> Reply:
+    def _ready(self, *, with_detail: bool) -> Reply:
         reasons = self._readiness()
-        if not reasons:
-            return Reply(200, _PLAIN, b"ready\n")
-        return Reply(503, _PLAIN, "".join(f"{clean(reason)}\n" for reason in reasons).encode())
+        lines = [*(reasons or ["ready"]), *(self._detail() if with_detail else ())]
+        body = "".join(f"{clean(line)}\n" for line in lines).encode()
+        return Reply(503 if reasons else 200, _PLAIN, body)
 
     def _is_ours(self, host: bytes) -> bool:
         if not host:  # no browser speaks HTTP/1.0 without Host, some probes do

@@ -1,7 +1,8 @@
 """The error tree, the response flags, and the one table from error to flag, status and repeatability.
 
 Knows how an exchange can fail and what its failure is called; must not know who reports it.
-Flags are Envoy's letters, because people search for them; AD, LD and IE are ours.
+Flags are Envoy's letters, because people search for them; AD, LD, IE and HP (the service was in healthy panic: Envoy
+only counts that) are ours.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ class ResponseFlag(StrEnum):
     UPSTREAM_TIMEOUT = "UT"
     UPSTREAM_PROTOCOL_ERROR = "UPE"
     RETRIES_EXHAUSTED = "URX"
+    DELAY_INJECTED = "DI"
+    FAULT_INJECTED = "FI"
+    PANIC = "HP"
     INTERNAL_ERROR = "IE"
 
 
@@ -219,6 +223,17 @@ class Overloaded(LocalError):
 
     flag = ResponseFlag.OVERLOADED
     status = 503
+
+
+class FaultInjected(LocalError):
+    """A fault on purpose; its status is the file's."""
+
+    flag = ResponseFlag.FAULT_INJECTED
+    status = 503
+
+    def __init__(self, detail: str, message: str = "", *, status: int) -> None:
+        super().__init__(detail, message)
+        self.status = status  # type: ignore[misc]  # as `DownstreamProtocolError`
 
 
 class InternalError(LocalError):

@@ -41,6 +41,10 @@ PROTECTED: Final = (
 )  # `Connection` cannot nominate it: Authorization, Cookie, tracing, Cache-Control …
 DATE: Final = 1 << 19
 PERSISTS: Final = 1 << 20  # a Connection field that says nothing but keep-alive
+EXPECTED_TIMEOUT: Final = (
+    1 << 21
+)  # X-Envoy-Expected-Rq-Timeout-Ms: ours replaces it in every request
+ATTEMPT_COUNT: Final = 1 << 22  # X-Envoy-Attempt-Count: ours replaces it in a request to a peer
 
 #: What only the HTTP/1.1 side that reads knows; never in `fields` of a head.
 WIRE_ROLES: Final = (
@@ -76,7 +80,8 @@ class RequestHead(msgspec.Struct, gc=False):
     `authority` is Host or the absolute target's, as received; `path` is the origin-form target with its query,
     `*` for OPTIONS *, empty for CONNECT. `roles` is the union of the roles of all fields read, also of those
     that are not in `fields` (`WIRE_ROLES`). `content_length` is None for chunked and 0 for no body.
-    `marked` are those of `fields` that had a role when the head was read;
+    `marked` are those of `fields` that had a role when the head was read, and with `EXPECTED_TIMEOUT` those that
+    are not in `fields` for that;
     `stamped` those of `STAMPED`, which are not in `fields`. `version` is 10 or 11; `upgrade` the
     value of Upgrade when Connection names it, else empty.
     """

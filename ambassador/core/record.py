@@ -45,3 +45,4 @@ class ExchangeRecord(msgspec.Struct, gc=False):
     request_id: str = ""
     trace_id: str = ""
     instance: str = ""  # `name` of the file: which of many sidecars wrote the line
+    not_retried: str = ""  # why the route's `retry` did not repeat the last failure

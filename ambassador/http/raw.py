@@ -102,6 +102,10 @@ class RawConnection(_Raw):
         self._events = events
         self._transport.start(self)
 
+    def redirect(self, events: ResponseEvents) -> None:
+        """What comes from now on is another listener's."""
+        self._events = events
+
     def abandon(self) -> None:
         """Cut: the other side is gone."""
         self._events = None

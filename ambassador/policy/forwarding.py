@@ -14,10 +14,18 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from ambassador.core.model import FORWARDED_CERT, FORWARDED_FOR, VIA, Field, PeerIdentity
+from ambassador.core.model import (
+    EXPECTED_TIMEOUT,
+    FORWARDED_CERT,
+    FORWARDED_FOR,
+    VIA,
+    Field,
+    PeerIdentity,
+)
 from ambassador.policy.headers import joined
 
 FORWARDED_PROTO: Final = b"X-Forwarded-Proto: https\r\n"  # an inbound listener always speaks TLS
+_MAX_DIGITS: Final = 9
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _NODE: Final = re.compile(
     rb"(?:\[(?P<bracketed>[0-9A-Fa-f:.]{2,45})\]|(?P<ipv4>[0-9.]{7,15}))(?P<port>:[0-9]{1,5})?"
@@ -222,6 +230,33 @@ def client_cert_lines(mode: str, identity: PeerIdentity) -> bytes:
     if mode == "chain" and issuers:
         lines += b"Client-Cert-Chain: %b\r\n" % b", ".join(b":%b:" % b64encode(x) for x in issuers)
     return lines
+
+
+def timeout_line(timeout_s: float | None) -> bytes:
+    """Give the line that says how long we wait for a response, or nothing when that is for ever.
+
+    Units: seconds.
+    Source: Envoy, `x-envoy-expected-rq-timeout-ms`.
+    """
+    if timeout_s is None:
+        return b""
+    return b"X-Envoy-Expected-Rq-Timeout-Ms: %d\r\n" % max(1, round(timeout_s * 1000))
+
+
+def attempt_line(number: int) -> bytes:
+    """Give the line that counts the attempts, from 1. Source: Envoy, `x-envoy-attempt-count`."""
+    return b"X-Envoy-Attempt-Count: %d\r\n" % number
+
+
+def expected_timeout_ms(fields: Iterable[Field]) -> int | None:
+    """Give how long the sender of a request waits, None when it does not say, or says it twice.
+
+    Units: milliseconds, never 0.
+    """
+    values = [field.value for field in fields if field.role & EXPECTED_TIMEOUT]
+    if len(values) != 1 or not values[0].isdigit() or len(values[0]) > _MAX_DIGITS:
+        return None
+    return int(values[0]) or None
 
 
 def via_line(pseudonym: bytes, *, version: int) -> bytes:

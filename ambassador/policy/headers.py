@@ -17,12 +17,14 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ambassador.core.model import (
+    ATTEMPT_COUNT,
     BROWSER,
     CONNECTION,
     CONTENT_LENGTH,
     CREDENTIAL,
     DATE,
     EXPECT,
+    EXPECTED_TIMEOUT,
     FORWARDED_CERT,
     FORWARDED_FOR,
     HOP_BY_HOP,
@@ -77,6 +79,8 @@ _EXACT: Final[dict[bytes, int]] = {
     b"date": DATE,
     b"x-forwarded-client-cert": FORWARDED_CERT,
     b"x-forwarded-for": FORWARDED_FOR,
+    b"x-envoy-expected-rq-timeout-ms": EXPECTED_TIMEOUT,
+    b"x-envoy-attempt-count": ATTEMPT_COUNT,
 }
 
 #: `Connection` cannot nominate these (they are "intended for all recipients", RFC 9110 §7.6.1; threats A3) and
@@ -133,7 +137,7 @@ _SECRET_PARTS: Final = (
 )
 
 #: An alias of one of these is dropped: two readers would see two values of what we set or frame by (threats G1).
-_ALIAS_DROPPED: Final = WIRE_ROLES | REQUEST_ID
+_ALIAS_DROPPED: Final = WIRE_ROLES | REQUEST_ID | EXPECTED_TIMEOUT
 
 _RESPONSE_PREFIX: Final = b"x-ambassador-"
 _TRAILER_REFUSED: Final = ~(CREDENTIAL)  # any role but this: RFC 9110 §6.5.1

@@ -12,10 +12,12 @@ from typing import Final
 
 Network = IPv4Network | IPv6Network
 
-#: Where clouds give out credentials, as far as it is not link-local: AWS over IPv6, Alibaba.
-_METADATA: Final = (ip_address("fd00:ec2::254"), ip_address("100.100.100.200"))
-#: What routers turn back into IPv4 (RFC 6052 §2.1).
-_NAT64: Final = ip_network("64:ff9b::/96")
+#: Where clouds give out credentials, as far as it is not link-local: AWS over IPv6, Alibaba, Azure, Oracle.
+_METADATA: Final = tuple(
+    map(ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
+)
+#: What routers turn back into IPv4 (RFC 6052 §2.1; RFC 8215, where the last 32 bits are the usual place).
+_NAT64: Final = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
 
 def is_allowed(host: str, networks: Sequence[Network] | None) -> bool:
@@ -48,6 +50,6 @@ def _inner(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
         return address
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
-    if address in _NAT64:
+    if any(address in network for network in _NAT64):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address

@@ -130,13 +130,13 @@ class CompiledRoute(Generic[T]):
         # What has no path (CONNECT, OPTIONS *) is below no prefix, not even `/` (threats F4).
         if self._prefix is not None and not has_prefix(key, self._prefix):
             return False
-        return all(_header_matches(name, value, fields) for name, value in self._headers)
+        return all(header_matches(name, value, fields) for name, value in self._headers)
 
     def __repr__(self) -> str:
         return f"CompiledRoute({self.name!r})"
 
 
-def _header_matches(name: bytes, value: bytes | None, fields: Sequence[Field]) -> bool:
+def header_matches(name: bytes, value: bytes | None, fields: Sequence[Field]) -> bool:
     """Say whether a field is there once, in ASCII, and as wanted.
 
     A doubled field, or one that readers decode differently, is what a rule must not be decided by

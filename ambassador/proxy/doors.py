@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ambassador.config.model import ListenerLimits
+    from ambassador.core.model import PeerIdentity
     from ambassador.core.record import ExchangeRecord
     from ambassador.http.stream import Owner
     from ambassador.net.listener import Accepted
@@ -53,6 +54,7 @@ class Door(Protocol):
     """
 
     record: ExchangeRecord
+    peer: PeerIdentity | None  # inbound
     is_remote: bool
     response_extra: bytes
     surroundings: Surroundings
@@ -74,6 +76,7 @@ class Commons:
         "clean",
         "denials",
         "directory",
+        "faults",
         "ledger",
         "limiters",
         "loop",
@@ -97,7 +100,9 @@ class Commons:
         clean: Callable[[bytes | str], str],
         own_spiffe: Callable[[], str | None],
         pseudonym: Callable[[], bytes],
+        faults: Callable[[], float] | None = None,
     ) -> None:
+        self.faults = faults  # their chance; None: they are not enabled
         self.loop = loop
         self.surroundings = surroundings
         self.cache = cache

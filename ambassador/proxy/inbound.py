@@ -83,6 +83,7 @@ class InboundDoors(Doors):
             commons.directory,
             commons.metrics,
             limiters=commons.limiters,
+            faults=commons.faults,
         )
         self.table = compiler.table(config.routes)
         self.route = compiler.single(config.app, config.settings)  # of tcp connections
@@ -95,8 +96,12 @@ class InboundDoors(Doors):
         )
         self.needs_normal_paths = self.authorizer.names_paths or self.table.names_paths
         # For HTTP/1.0 without Host: an empty one is legal (RFC 9112 §3.2), and many apps answer it with 400.
-        app = commons.directory[config.app].config.endpoints[0].address
-        self.own_authority = b"localhost" if app.path else str(app).encode()
+        app = commons.directory[config.app].config
+        self.own_authority = (
+            b"localhost"  # also of an app whose address is a name, or a Unix socket
+        )
+        if app.endpoints and not app.endpoints[0].address.path:
+            self.own_authority = str(app.endpoints[0]).encode()
         self.via = {version: via_line(self.pseudonym, version=version) for version in (10, 11)}
         self.forwarding = ForwardingSettings(
             config.forwarded_client_cert, config.trusted_hops, xfcc.valid
@@ -206,6 +211,7 @@ class _InboundDoor:
         "exchange_ended",
         "is_remote",
         "new_exchange",
+        "peer",
         "record",
         "response_extra",
         "surroundings",
@@ -225,6 +231,7 @@ class _InboundDoor:
         self.exchange_ended = doors.commons.ledger.exchange_ended
         self.new_exchange = partial(Exchange, self)  # a frame less per request than a method
         self.is_remote = True
+        self.peer: PeerIdentity | None = peer
         self.response_extra = b""
         self.record = record = copy(judged.record)
         record.peer_address = accepted.peer_address

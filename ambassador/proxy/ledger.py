@@ -104,7 +104,7 @@ class Ledger:
         error = exchange.error
         stats.exchange_ended(
             exchange.status,
-            "-" if error is None else error.flag.value,
+            ("-" if error is None else error.flag.value) if not exchange.mark else _flags(exchange),
             exchange.duration_s,
             exchange.upstream_s,
             exchange.bytes_received,
@@ -161,7 +161,7 @@ def _record(exchange: Exchange) -> ExchangeRecord:
         head.path.decode("latin-1"),
         of.protocol if head.version != 10 else "HTTP/1.0",  # noqa: PLR2004
         exchange.status,
-        "-" if error is None else error.flag.value,
+        ("-" if error is None else error.flag.value) if not exchange.mark else _flags(exchange),
         exchange.phase,
         "" if error is None else error.detail,
         exchange.bytes_received,
@@ -181,7 +181,14 @@ def _record(exchange: Exchange) -> ExchangeRecord:
         exchange.request_id.decode("latin-1"),
         exchange.trace_id.decode("latin-1"),
         of.instance,
+        exchange.not_retried,
     )
+
+
+def _flags(exchange: Exchange) -> str:
+    """Give the flags of an exchange that has another one than its error's, or one without an error."""
+    error = exchange.error
+    return exchange.mark if error is None else f"{error.flag.value},{exchange.mark}"
 
 
 def _forwarded_for(exchange: Exchange) -> str:

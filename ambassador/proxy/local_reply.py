@@ -14,7 +14,9 @@ from ambassador.core.errors import (
     AccessDenied,
     ConnectFailed,
     DownstreamProtocolError,
+    FaultInjected,
     NoHealthyUpstream,
+    Overflow,
     Overloaded,
     PeerRefusedUs,
     Phase,
@@ -53,10 +55,10 @@ class DateLine:
 
 
 def local_reply(
-    error: ExchangeError, *, remote: bool, status: int = 0
+    error: ExchangeError, *, remote: bool, mark: str = ""
 ) -> tuple[ResponseHead, bytes, bytes]:
-    """Give head, extra header lines and body of the answer to a failed exchange."""
-    status = status or error.status
+    """Give head, extra header lines and body of the answer to a failed exchange; `mark` is one more flag."""
+    status = error.status
     reason = _REASONS.get(status, b"")
     flag = error.flag.value
     later = b""
@@ -74,7 +76,7 @@ def local_reply(
     extra = (
         b"X-Ambassador-Flags: %b\r\nX-Ambassador-Detail: %b\r\nContent-Type: text/plain; charset=utf-8\r\n"
         % (
-            flag.encode(),
+            (f"{flag},{mark}" if mark else flag).encode(),
             error.detail.encode(),
         )
     )
@@ -103,7 +105,7 @@ def phase_before_head(
     error: ExchangeError, *, understood: bool, routed: bool, connected: bool, uploading: bool
 ) -> Phase:
     """Say where an exchange failed that no response head has left: by the error, else by how far it had come."""
-    if isinstance(error, AccessDenied | RateLimited):
+    if isinstance(error, AccessDenied | RateLimited | Overflow | FaultInjected):
         return Phase.ADMIT
     if not routed:
         return Phase.ROUTE if understood else Phase.HEAD

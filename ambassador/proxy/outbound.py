@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ambassador.core.errors import AccessDenied, DownstreamProtocolError, LoopDetected, NoRoute
-from ambassador.core.model import BROWSER, IDENTITY, OVERRIDE, VIA
+from ambassador.core.model import ATTEMPT_COUNT, BROWSER, IDENTITY, OVERRIDE, VIA
 from ambassador.core.record import ExchangeRecord
 from ambassador.http.http1.server import ServerConnection
 from ambassador.http.raw import RawDownstream
@@ -34,7 +34,7 @@ from ambassador.proxy.snapshot import Route, RouteCompiler
 
 if TYPE_CHECKING:
     from ambassador.config.model import OutboundConfig, ServiceConfig
-    from ambassador.core.model import RequestHead
+    from ambassador.core.model import PeerIdentity, RequestHead
     from ambassador.net.listener import Accepted
     from ambassador.proxy.doors import Commons
 
@@ -77,6 +77,7 @@ class OutboundDoors(Doors):
             commons.directory,
             commons.metrics,
             limiters=commons.limiters,
+            faults=commons.faults,
         )
         self.fixed: Route | None = None
         if config.service is not None:
@@ -129,6 +130,7 @@ class _OutboundDoor:
         "exchange_ended",
         "is_remote",
         "new_exchange",
+        "peer",
         "record",
         "response_extra",
         "surroundings",
@@ -143,6 +145,7 @@ class _OutboundDoor:
         self.exchange_ended = doors.commons.ledger.exchange_ended
         self.new_exchange = partial(Exchange, self)  # a frame less per request than a method
         self.is_remote = False
+        self.peer: PeerIdentity | None = None
         # RFC 9110 §7.6.3: towards the app we are a proxy, and a proxy names itself in every message it forwards.
         self.response_extra = doors.via[11]
         self.record = ExchangeRecord(
@@ -164,6 +167,8 @@ class _OutboundDoor:
             return doors.fixed  # type: ignore[return-value]  # the configuration demands `service` with tcp
         if head.roles & _SUSPECT:
             sanitize(head, drop_overrides=doors.drops_overrides)
+        if head.roles & ATTEMPT_COUNT:  # ours to count
+            head.fields = [field for field in head.fields if not field.role & ATTEMPT_COUNT]
         if head.roles & BROWSER and not doors.config.browsers_allowed and is_foreign_page(head):
             raise AccessDenied(
                 "foreign_origin", "Web pages may not call services through this port."

@@ -6,38 +6,101 @@ Knows routes with their services, settings and counters; must not know sockets.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from ambassador.core.errors import RateLimited
+from ambassador.policy.forwarding import attempt_line, timeout_line
 from ambassador.policy.rate_limit import RateLimiter
 from ambassador.policy.routing import RouteTable, Split, by_name
+from ambassador.proxy.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from ambassador.config.model import RouteConfig, RouteSettings
+    from ambassador.config.model import FaultConfig, RouteConfig, RouteSettings
     from ambassador.policy.rate_limit import RateLimit
-    from ambassador.telemetry.metrics import Metrics, RequestStats, Tally
+    from ambassador.telemetry.metrics import Metrics, RequestStats, RetryStats, Tally
     from ambassador.upstream.directory import Directory
     from ambassador.upstream.service import Service
 
 
-class Target:
-    """A service as one route leads to it, with the counters of both."""
+#: Times that peers asked for, told apart: a hop before us has a few, its retries some more.
+_MAX_SHORTENED: Final = 256
 
-    __slots__ = ("limit", "service", "settings", "stats")
+
+class Target:
+    """A service as one route leads to it, with the counters of both.
+
+    `first_lines` go with the first attempt, which has `span_s` seconds; `is_special`: its exchanges have repetitions
+    or faults to look after.
+    """
+
+    __slots__ = (
+        "_counts_attempts", "_shortened", "fault", "first_lines", "is_shortened", "is_special", "limit", "retries",
+        "service", "settings", "span_s", "stats",
+    )  # fmt: skip
 
     def __init__(
         self,
         service: Service,
         settings: RouteSettings,
         stats: RequestStats,
+        *,
+        retries: RetryStats,
         limit: Limit | None = None,
+        fault: Fault | None = None,
+        is_shortened: bool = False,
     ) -> None:
+        self.is_shortened = is_shortened  # by a request's sender
         self.service = service
         self.settings = settings
         self.stats = stats
+        self.retries = retries
         self.limit = limit
+        self.fault = fault
+        self._counts_attempts = not service.config.is_app
+        self.span_s = _shortest(settings)
+        self.first_lines = self.lines(1, self.span_s)
+        self.is_special = fault is not None or (
+            settings.retry is not None
+            or settings.hedge_after_s is not None
+            or settings.per_try_timeout_s is not None
+        )
+        self._shortened: dict[int, Target] = {}
+
+    def __repr__(self) -> str:
+        return f"Target({self.service.name})"
+
+    def lines(self, number: int, left_s: float | None) -> bytes:
+        """Give the header lines of an attempt that has so much time. Units: seconds, None for ever."""
+        lines = timeout_line(left_s)
+        return lines + attempt_line(number) if self._counts_attempts else lines
+
+    def within(self, asked_ms: int) -> Target:
+        """Give the target for a request whose sender waits only so long; it can only shorten ours (threats H6)."""
+        ours = self.settings.timeout_s
+        if ours is not None and asked_ms >= ours * 1000:
+            return self
+        shortened = self._shortened.get(asked_ms)
+        if shortened is None:
+            if len(self._shortened) >= _MAX_SHORTENED:
+                self._shortened.clear()
+            shortened = self._shortened[asked_ms] = Target(
+                self.service,
+                replace(self.settings, timeout_s=asked_ms / 1000),
+                self.stats,
+                retries=self.retries,
+                limit=self.limit,
+                fault=self.fault,
+                is_shortened=True,
+            )
+        return shortened
+
+
+def _shortest(settings: RouteSettings) -> float | None:
+    spans = [span for span in (settings.timeout_s, settings.total_timeout_s) if span is not None]
+    return min(spans, default=None)
 
 
 class Limit:
@@ -114,7 +177,7 @@ class Route:
 class RouteCompiler:
     """Makes routes of one listener out of its configuration."""
 
-    __slots__ = ("_direction", "_directory", "_limiters", "_listener", "_metrics")
+    __slots__ = ("_chance", "_direction", "_directory", "_limiters", "_listener", "_metrics")
 
     def __init__(
         self,
@@ -124,7 +187,9 @@ class RouteCompiler:
         metrics: Metrics,
         *,
         limiters: dict[RateLimit, RateLimiter],
+        faults: Callable[[], float] | None,
     ) -> None:
+        self._chance = faults  # None: faults are not enabled, whatever the file says
         self._limiters = limiters  # of all listeners: a service's limit counts them together
         self._direction = direction
         self._listener = listener
@@ -177,8 +242,19 @@ class RouteCompiler:
             self._direction, self._listener, route=route, service=service
         )
         return Target(
-            self._directory[service], settings, stats, self._limit(route, settings.rate_limit)
+            self._directory[service],
+            settings,
+            stats,
+            retries=self._metrics.retries(service),
+            limit=self._limit(route, settings.rate_limit),
+            fault=self._fault(route, settings.fault),
         )
+
+    def _fault(self, route: str, config: FaultConfig | None) -> Fault | None:
+        if config is None or self._chance is None:
+            return None
+        tally = self._metrics.faults(self._listener, route)
+        return Fault(config, tally, chance=self._chance, inbound=self._direction == "inbound")
 
     def _limit(self, route: str, settings: RateLimit | None) -> Limit | None:
         if settings is None:

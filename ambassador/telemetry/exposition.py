@@ -42,6 +42,7 @@ class _Collector:
         yield from _state(self._metrics, self._readings)
         yield from _requests(self._metrics)
         yield from _connections(self._metrics, self._readings)
+        yield from _resilience(self._metrics)
         yield from _tls(self._metrics, self._readings)
         yield from _process.collect()
 
@@ -131,6 +132,38 @@ def _connections(metrics: Metrics, readings: Readings) -> Iterator[Metric]:
     for service, kind, last_success in readings.discoveries:
         success.add_metric((service, kind), last_success)
     yield success
+    yield _stated(
+        "circuit_breaker_open",
+        "Whether a ceiling of a service turns requests away now.",
+        ("service", "ceiling"),
+        readings.open_ceilings,
+    )
+
+
+def _resilience(metrics: Metrics) -> Iterator[Metric]:
+    retries = _counter("retries", "Retries and hedges, by how it ended.", ("service", "result"))
+    skipped = _counter("retries_skipped", "Failures that were not repeated.", ("service", "reason"))
+    for service, stats in list(metrics.retry_stats.items()):
+        for result, count in list(stats.results.items()):
+            retries.add_metric((service, result), count)
+        for reason, count in list(stats.skipped.items()):
+            skipped.add_metric((service, reason), count)
+    yield retries
+    yield skipped
+    yield _tallied(
+        "outlier_ejections",
+        "Endpoints ejected for their answers.",
+        ("service", "reason"),
+        metrics.ejections,
+    )
+    yield _tallied(
+        "health_checks", "Active checks that ended.", ("service", "result"), metrics.health_checks
+    )
+    faults = _counter("faults", "Faults on purpose.", ("listener", "route", "kind"))
+    for (listener, route), tally in list(metrics.fault_tallies.items()):
+        faults.add_metric((listener, route, "delay"), tally.delays)
+        faults.add_metric((listener, route, "abort"), tally.aborts)
+    yield faults
 
 
 def _tls(metrics: Metrics, readings: Readings) -> Iterator[Metric]:

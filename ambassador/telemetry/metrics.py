@@ -152,6 +152,39 @@ class RequestStats:
         self.flagged[key] = self.flagged.get(key, 0) + 1
 
 
+class RetryStats:
+    """What became of retries and hedges of one service, and why there was none."""
+
+    __slots__ = ("results", "skipped")
+
+    def __init__(self) -> None:
+        self.results: dict[str, int] = {}
+        self.skipped: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"RetryStats({self.results}, skipped {self.skipped})"
+
+    def count(self, result: str, number: int) -> None:
+        """Count those of one exchange; `result` is ok or failed, as the exchange ended."""
+        self.results[result] = self.results.get(result, 0) + number
+
+    def skip(self, reason: str) -> None:
+        """Count a failure that was not repeated; `reason` is a word of `policy.retry.Skipped`."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+
+
+class FaultTally:
+    """Faults on purpose."""
+
+    __slots__ = ("aborts", "delays")
+
+    def __init__(self) -> None:
+        self.aborts = self.delays = 0
+
+    def __repr__(self) -> str:
+        return f"FaultTally({self.aborts} aborts, {self.delays} delays)"
+
+
 class ListenerStats:
     """The connections of one listener: `opened()` and `closed()` are called in pairs."""
 
@@ -196,6 +229,7 @@ class Gauges:
         "discoveries",
         "draining",
         "endpoints",
+        "open_ceilings",
         "ready",
         "upstream_connections",
     )
@@ -207,6 +241,7 @@ class Gauges:
         self.upstream_connections: Callable[[], Iterable[tuple[str, str, int]]] = tuple
         self.certificates: Callable[[], Iterable[tuple[str, float]]] = tuple
         self.discoveries: Callable[[], Iterable[tuple[str, str, float]]] = tuple
+        self.open_ceilings: Callable[[], Iterable[tuple[str, str, int]]] = tuple
         self.access_log_dropped: Callable[[], int] = int
 
 
@@ -228,6 +263,10 @@ class Metrics:
         self.tls_sessions: dict[tuple[str, str, str, str], Tally] = {}
         self.authorizations: dict[tuple[str, str, str, str], Tally] = {}
         self.rate_limits: dict[tuple[str, str], Tally] = {}
+        self.retry_stats: dict[str, RetryStats] = {}
+        self.fault_tallies: dict[tuple[str, str], FaultTally] = {}
+        self.ejections: dict[tuple[str, str], Tally] = {}
+        self.health_checks: dict[tuple[str, str], Tally] = {}
         self.reloads: dict[tuple[str, str], Tally] = {}
         self._reasons = REASONS.union(reasons)
 
@@ -266,6 +305,14 @@ class Metrics:
         """Give the counter of requests that came too often."""
         return _tally(self.rate_limits, (listener, route))
 
+    def retries(self, service: str) -> RetryStats:
+        """Give the counters of repeated attempts, the same object for the same service."""
+        return self.retry_stats.setdefault(service, RetryStats())
+
+    def faults(self, listener: str, route: str) -> FaultTally:
+        """Give the counters of faults on purpose."""
+        return self.fault_tallies.setdefault((listener, route), FaultTally())
+
     # --- once per connection or rarer ---
 
     def handshake_ended(
@@ -289,6 +336,14 @@ class Metrics:
         if len(self.tls_sessions) >= _MAX_NEGOTIATED and key not in self.tls_sessions:
             key = (direction, OTHER, OTHER, key[3])
         _tally(self.tls_sessions, key).value += 1
+
+    def ejected(self, service: str, reason: str) -> None:
+        """Count an ejection; `reason` is a word of `policy.outlier`."""
+        _tally(self.ejections, (service, reason)).value += 1
+
+    def health_checked(self, service: str, result: str) -> None:
+        """Count an active check; `result` is ok or failed."""
+        _tally(self.health_checks, (service, result)).value += 1
 
     def reload_ended(self, what: str, result: str) -> None:
         """Count a reload; `what` is credentials or config, `result` ok or kept."""
@@ -324,6 +379,7 @@ class Readings:
         "discoveries",
         "draining",
         "endpoints",
+        "open_ceilings",
         "ready",
         "upstream_connections",
     )
@@ -335,6 +391,7 @@ class Readings:
         self.upstream_connections = tuple(gauges.upstream_connections())
         self.certificates = tuple(gauges.certificates())
         self.discoveries = tuple(gauges.discoveries())
+        self.open_ceilings = tuple(gauges.open_ceilings())
         self.access_log_dropped = gauges.access_log_dropped()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ambassador.config.addresses import is_local
 from ambassador.core.errors import ConnectFailed, ExchangeError, InternalError
 from ambassador.http.http1.client import ClientConnection
 from ambassador.http.raw import RawConnection
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ambassador.config.model import ServiceConfig
     from ambassador.core.model import Address, Endpoint
     from ambassador.net.tasks import TaskGroup
+    from ambassador.upstream.admission import Admission
     from ambassador.wire.field import HeadLimits, LineCache
 
 
@@ -33,11 +35,23 @@ class SessionTls(TlsClient, Protocol):
 
 
 class PoolEvents(Protocol):
-    """What a pool reports."""
+    """What pools and services report. Units: seconds."""
 
     def dialled(self, service: str, dialled: Dialled) -> None: ...
 
     def dial_failed(self, service: str, address: Address, error: DialError) -> None: ...
+
+    def endpoint_ejected(
+        self, service: str, address: str, reason: str, *, seconds: float
+    ) -> None: ...
+
+    def endpoint_returned(self, service: str, address: str) -> None: ...
+
+    def health_checked(self, service: str, result: str) -> None: ...
+
+    def health_changed(self, service: str, address: str, *, healthy: bool, reason: str) -> None: ...
+
+    def panic_changed(self, service: str, *, panicking: bool) -> None: ...
 
     def callback_crashed(self, error: BaseException) -> None: ...
 
@@ -86,12 +100,13 @@ class Environment:
 
 
 class Dial:
-    """A connection being made for somebody who may lose interest."""
+    """A connection being made for somebody who may lose interest; `is_made`: it is one of the pool's."""
 
-    __slots__ = ("waiter",)
+    __slots__ = ("is_made", "waiter")
 
     def __init__(self, waiter: Waiter | RawWaiter) -> None:
         self.waiter: Waiter | RawWaiter | None = waiter
+        self.is_made = False
 
     def cancel(self) -> None:
         """Lose interest: the connection, when it comes, is kept for others or closed."""
@@ -102,8 +117,10 @@ class Pool:
     """Idle and busy connections to one endpoint."""
 
     __slots__ = (
+        "_admission",
         "_alarm",
         "_config",
+        "_dialling",
         "_environment",
         "_idle_timeout_s",
         "_max_age_s",
@@ -123,8 +140,10 @@ class Pool:
         config: ServiceConfig,
         environment: Environment,
         tls: Callable[[], SessionTls] | None,
+        admission: Admission,
     ) -> None:
         self.endpoint = endpoint
+        self._admission = admission  # counts `idle`, `busy`, `tunnels` and what is being dialled
         self._config = config
         self._environment = environment
         self._tls = tls
@@ -132,6 +151,7 @@ class Pool:
         self.idle: list[ClientConnection] = []
         self.busy: set[ClientConnection] = set()
         self.tunnels: set[RawConnection] = set()
+        self._dialling = 0
         settings = config.pool
         self._max_idle: float = settings.max_idle
         self._max_age_s = settings.max_age_s
@@ -164,6 +184,7 @@ class Pool:
             ):
                 self.busy.add(connection)
                 return connection
+            self._admission.freed()
             connection.close()
         return None
 
@@ -176,8 +197,8 @@ class Pool:
         return self._begin(self._dial_raw, waiter)
 
     def is_empty(self) -> bool:
-        """Say whether no connection is open."""
-        return not (self.idle or self.busy or self.tunnels)
+        """Say whether no connection is open or being made."""
+        return not (self.idle or self.busy or self.tunnels or self._dialling)
 
     def close(self) -> None:
         """Close what is idle; busy connections close when they come back."""
@@ -203,7 +224,7 @@ class Pool:
 
     def connection_free(self, connection: ClientConnection) -> None:
         """Keep a connection whose exchange has ended."""
-        self.busy.discard(connection)
+        self.busy.discard(connection)  # it is there: whoever has one has it from `take` or `_dial`
         connection.idle_since = now = self._now()
         idle = self.idle
         if (
@@ -211,22 +232,38 @@ class Pool:
             or now - connection.born_at >= self._max_age_s
             or connection.requests >= self._max_requests
         ):
+            self._admission.freed()
             connection.close()
             return
         idle.append(connection)
+        if self._admission.waiting:
+            self._admission.wake()
         if self._alarm.at == NEVER:
             self._alarm.set(now + self._idle_timeout_s)
 
     def connection_closed(self, connection: ClientConnection) -> None:
         """Forget a connection; its TLS session may serve the next one."""
-        self.busy.discard(connection)
-        if connection in self.idle:
+        if connection in self.busy:
+            self.busy.discard(connection)
+            self._admission.freed()
+        elif connection in self.idle:
             self.idle.remove(connection)
+            self._admission.freed()
         self._remember(connection)
 
     def _tunnel_closed(self, connection: RawConnection) -> None:
-        self.tunnels.discard(connection)
+        if connection in self.tunnels:
+            self.tunnels.discard(connection)
+            self._admission.freed()
         self._remember(connection)
+
+    def evict(self) -> bool:
+        """Close the oldest idle connection, for one to another endpoint; False when there is none."""
+        if not self.idle:
+            return False
+        self._admission.freed()
+        self.idle.pop(0).close()
+        return True
 
     def _remember(self, connection: ClientConnection | RawConnection) -> None:
         if self._tls is not None and connection.tls is not None:
@@ -236,12 +273,14 @@ class Pool:
         limit = self._now() - self._idle_timeout_s
         idle = self.idle
         while idle and idle[0].idle_since <= limit:
+            self._admission.freed()
             idle.pop(0).close()
         if self.idle:
             self._alarm.set(self.idle[0].idle_since + self._idle_timeout_s)
 
     def _close_idle(self) -> None:
         while self.idle:  # taken out first: closing may take its time
+            self._admission.freed()
             self.idle.pop().close()
 
     def _crashed(self, error: BaseException) -> None:
@@ -256,6 +295,8 @@ class Pool:
         self, dialling: Callable[[Dial], Coroutine[Any, Any, None]], waiter: Waiter | RawWaiter
     ) -> Dial:
         attempt = Dial(waiter)
+        self._dialling += 1
+        self._admission.taken()
         name = f"dial {self.endpoint}"
         self._environment.tasks.start(self._guarded(dialling, attempt), name=name)
         return attempt
@@ -271,6 +312,10 @@ class Pool:
                 attempt.waiter.connection_failed(
                     InternalError("internal_error", "Ambassador failed; see its log.")
                 )
+        finally:
+            self._dialling -= 1
+            if not attempt.is_made:
+                self._admission.freed()
 
     async def _dial(self, attempt: Dial) -> None:
         tls = self._tls() if self._tls is not None else None
@@ -292,6 +337,7 @@ class Pool:
             )  # the credentials were replaced while it was dialled: one exchange, no more
         connection.start()
         waiter = attempt.waiter
+        attempt.is_made = True
         self.busy.add(connection)
         if waiter is None:
             self.connection_free(connection)
@@ -312,12 +358,14 @@ class Pool:
             _shown(dialled.peer_text),
             closed=self._tunnel_closed,
         )
+        attempt.is_made = True
         self.tunnels.add(connection)
         waiter.raw_connection_ready(connection)  # type: ignore[union-attr]  # `dial_raw` took a RawWaiter
 
     async def _connect(self, attempt: Dial, tls: SessionTls | None) -> Dialled | None:
         environment = self._environment
         try:
+            self._refuse_far()
             dialled = await dial(
                 self.endpoint.address,
                 tls=tls,
@@ -333,6 +381,14 @@ class Pool:
             return None
         environment.events.dialled(self._config.name, dialled)
         return dialled
+
+    def _refuse_far(self) -> None:
+        """In the clear only where the file says: an address that discovery brought may lie anywhere (threats H2)."""
+        if self._config.plaintext == "loopback" and not is_local(self.endpoint.address):
+            raise DialError(
+                "not_loopback",
+                f"{self.endpoint} is not on loopback, and this service has plaintext: loopback.",
+            )
 
     def _transport(self, dialled: Dialled) -> Transport:
         environment = self._environment

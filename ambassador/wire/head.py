@@ -29,6 +29,7 @@ from ambassador.core.model import (
     CONNECTION,
     CONTENT_LENGTH,
     EXPECT,
+    EXPECTED_TIMEOUT,
     HOST,
     IDENTITY,
     PERSISTS,
@@ -164,10 +165,13 @@ class Shape:
         self.roles = 0
         for role in roles:
             self.roles |= role
-        self.kept = tuple(not role & (WIRE_ROLES | STAMPED) for role in roles)
+        self.kept = tuple(not role & (WIRE_ROLES | STAMPED | EXPECTED_TIMEOUT) for role in roles)
         # A response's own X-Request-Id is nobody's to replace (RFC 9110 §5.1: a proxy MUST forward it).
         self.relayed = tuple(not role & WIRE_ROLES for role in roles)
-        self.marked = tuple(role != 0 and kept for role, kept in zip(roles, self.kept, strict=True))
+        self.marked = tuple(
+            role != 0 and (kept or bool(role & EXPECTED_TIMEOUT))
+            for role, kept in zip(roles, self.kept, strict=True)
+        )
         self.stamped = tuple(bool(role & STAMPED) for role in roles)
         self.wire = tuple(bool(role & WIRE_ROLES) and not role & PERSISTS for role in roles)
         self.only = self.place = 0

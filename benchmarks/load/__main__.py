@@ -15,7 +15,7 @@ from benchmarks.load.machine import facts
 from benchmarks.load.measures import LATENCY, MEASURES, Figures, Plan, measure, windows
 from benchmarks.load.processes import Cores, choose_cores
 from benchmarks.load.results import Results
-from benchmarks.load.targets import DIRECT, KINDS, NAMES, Arena
+from benchmarks.load.targets import DIRECT, KINDS, NAMES, USUAL, Arena
 
 _QUICK_TARGETS = (DIRECT, "envoy", "ambassador")
 
@@ -69,7 +69,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _targets(options: argparse.Namespace, plan: Plan) -> list[str]:
     """Choose the targets; what is added by a proxy needs the direct way beside it."""
-    chosen = options.targets or list(_QUICK_TARGETS if options.quick else NAMES)
+    chosen = options.targets or list(_QUICK_TARGETS if options.quick else USUAL)
     if LATENCY in plan.measures and DIRECT not in chosen:
         chosen = [DIRECT, *chosen]
     for problem in [closed_loop.missing(), KINDS["nginx"].missing()]:

@@ -26,24 +26,36 @@ services:
     peer: {{spiffe: "{payments.spiffe}"}}
     pool: {{max_idle: {kept}}}
 """
+# The same, with endpoints to choose from and to look after: what it costs beside KIND is the price of that.
+_OUTBOUND_OF_THREE = """
+outbound: {{listen: "{loopback}:{ports.outbound}"}}
+services:
+  {service}:
+    endpoints: ["127.0.0.1:{ports.inbound}", "127.0.0.2:{ports.inbound}", "127.0.0.3:{ports.inbound}"]
+    peer: {{spiffe: "{payments.spiffe}"}}
+    pool: {{max_idle: {kept}}}
+    health_check: {{path: /, interval: 1s, expect: ["200-499"]}}
+    outlier_detection: {{}}
+"""
 # Handshakes are measured one after the other from a single source, faster than a sidecar's default ceiling.
 _INBOUND = """
 inbound:
-  listen: "{loopback}:{ports.inbound}"
+  listen: "{inbound}:{ports.inbound}"
   app: {{address: "{loopback}:{app_port}", pool: {{max_idle: {kept}}}}}
   allow: [{{name: web, spiffe: "{web.spiffe}"}}]
 limits: {{handshake_rate: 100000/s}}
 """
 
 
-def _command(place: Place, ports: Ports, direction: str, template: str) -> list[str]:
+def _command(name: str, place: Place, ports: Ports, *, direction: str, template: str) -> list[str]:
     inbound = direction == "inbound"
-    config = place.folder / f"ambassador-{direction}.yaml"
+    config = place.folder / f"{name}-{direction}.yaml"
     text = (_COMMON + template).format(
         workload=place.payments if inbound else place.web,
         web=place.web,
         payments=place.payments,
         loopback=LOOPBACK,
+        inbound=LOOPBACK if name == "ambassador" else "0.0.0.0",  # all of 127.0.0.0/8
         service=SERVICE,
         ports=ports,
         admin_port=ports.inbound_admin if inbound else ports.outbound_admin,
@@ -56,9 +68,17 @@ def _command(place: Place, ports: Ports, direction: str, template: str) -> list[
 
 
 def _prepare(place: Place, ports: Ports) -> Commands:
+    return _commands("ambassador", place, ports, outbound=_OUTBOUND)
+
+
+def _prepare_three(place: Place, ports: Ports) -> Commands:
+    return _commands("services", place, ports, outbound=_OUTBOUND_OF_THREE)
+
+
+def _commands(name: str, place: Place, ports: Ports, *, outbound: str) -> Commands:
     return Commands(
-        _command(place, ports, "outbound", _OUTBOUND),
-        _command(place, ports, "inbound", _INBOUND),
+        _command(name, place, ports, direction="outbound", template=outbound),
+        _command(name, place, ports, direction="inbound", template=_INBOUND),
     )
 
 
@@ -83,3 +103,5 @@ def _missing() -> str:
 
 
 KIND = Kind("ambassador", _missing, _version, _prepare, ".access")
+#: Three endpoints with health checks and outlier detection on; only when it is asked for.
+SERVICES = Kind("services", _missing, _version, _prepare_three, ".access")

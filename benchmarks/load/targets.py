@@ -16,9 +16,12 @@ from benchmarks.load.processes import Cores, Process
 
 DIRECT = "direct"
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (nginx.KIND, haproxy.KIND, envoy.KIND, ambassador.KIND)
+    kind.name: kind
+    for kind in (nginx.KIND, haproxy.KIND, envoy.KIND, ambassador.KIND, ambassador.SERVICES)
 }
 NAMES = (DIRECT, *KINDS)
+#: What is measured when nobody says what.
+USUAL = NAMES[:-1]
 _START_TIMEOUT_S = 20.0
 _LOG_LINES = 5  # the least that any choice of windows makes: a few requests
 

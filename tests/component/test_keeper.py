@@ -40,7 +40,7 @@ class Script:
         self.watches.append(asyncio.get_running_loop().time())
         while self._answers:
             answer = self._answers.pop(0)
-            if isinstance(answer, DiscoveryError):
+            if isinstance(answer, Exception):
                 raise answer
             yield answer  # type: ignore[misc]  # a set, else
             await asyncio.sleep(1)
@@ -54,6 +54,7 @@ class Heard:
         self.sets: list[list[str]] = []
         self.kept: list[str] = []
         self.ignored: list[tuple[list[str], int]] = []
+        self.crashes: list[Exception] = []
 
     def endpoints_changed(self, service: str, endpoints: tuple[Endpoint, ...]) -> None:
         self.sets.append([endpoint.address.host for endpoint in endpoints])
@@ -63,6 +64,9 @@ class Heard:
 
     def endpoints_ignored(self, service: str, addresses: list[str], count: int) -> None:
         self.ignored.append((addresses, count))
+
+    def watch_crashed(self, error: Exception) -> None:
+        self.crashes.append(error)
 
 
 async def keep(
@@ -170,3 +174,26 @@ async def test_an_address_that_is_named_twice_counts_once() -> None:
     heard, _, _ = await keep(A + A)
 
     assert heard.sets == [["10.0.0.1"]]
+
+
+@virtual_time
+async def test_a_bug_of_a_backend_takes_nothing_away_and_does_not_end_the_watching() -> None:
+    """Threats E8."""
+    heard, keeper, script = await keep(A, ZeroDivisionError("bug"), BOTH)
+
+    assert heard.sets == [["10.0.0.1"], ["10.0.0.1", "10.0.0.2"]]
+    assert heard.kept == ["internal_error"]
+    assert [type(error) for error in heard.crashes] == [ZeroDivisionError]
+    assert keeper.failure == ""
+    assert len(script.watches) == 2
+
+
+@virtual_time
+async def test_a_socket_of_this_machine_is_never_taken_from_discovery() -> None:
+    """Threats H2: an address that is allowed must not hide a path beside it."""
+    hidden = Endpoint(Address("10.0.0.1", 443, "/run/docker.sock"))
+
+    heard, _, _ = await keep((hidden,), BOTH)
+
+    assert heard.sets[-1] == ["10.0.0.1", "10.0.0.2"]
+    assert heard.ignored[0][1] == 1

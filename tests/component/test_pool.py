@@ -357,4 +357,9 @@ async def test_everything_prints_its_state() -> None:
         assert repr(here.directory) == "Directory(['app'])"
         assert repr(here.service).startswith("Service(app, (EndpointState(127.0.0.1:")
         assert here.directory["app"] is here.service
-        assert here.service.states(0.0) == {"healthy": 1, "unreachable": 0}
+        assert here.service.states(0.0) == {
+            "healthy": 1,
+            "unhealthy": 0,
+            "ejected": 0,
+            "unreachable": 0,
+        }

@@ -14,29 +14,35 @@ from ambassador.core.errors import NoHealthyUpstream, ResolveFailed
 from ambassador.core.model import Address, Endpoint
 from ambassador.net.tasks import TaskGroup
 from ambassador.net.transport import Budget
+from ambassador.policy.balancing import BalanceSettings
 from ambassador.policy.headers import classify
 from ambassador.upstream.pool import Environment
 from ambassador.upstream.service import Service
 from ambassador.wire.field import HeadLimits, LineCache
+from tests.support.nobody import Nobody
 from tests.support.virtual_time import virtual_time
 
 NOTHING: Any = None
 A, B, C = (Endpoint(Address(f"10.0.0.{n}", 80)) for n in (1, 2, 3))
 
 
-def make(balance: str = "least_request") -> Service:
+def make(kind: str = "least_request") -> Service:
     environment = Environment(
         asyncio.get_running_loop(),
         tasks=TaskGroup(NOTHING),
         cache=LineCache(classify),
         limits=HeadLimits(),
-        events=NOTHING,
+        events=Nobody(),
         wall=lambda: 0.0,
         forbidden=lambda _: False,
         budget=Budget(1 << 20),
     )
     config = ServiceConfig(
-        "a", (), balance=balance, plaintext="loopback", discovery=DiscoveryConfig("fake", NOTHING)
+        "a",
+        (),
+        balance=BalanceSettings(kind=kind),
+        plaintext="loopback",
+        discovery=DiscoveryConfig("fake", NOTHING),
     )
     return Service(config, environment, tls=None, random=random.Random(1))
 
@@ -47,13 +53,13 @@ async def test_who_stays_keeps_its_statistics_and_takes_its_new_weight() -> None
     service.update((A, B))
     first, second = service.endpoints
     first.outstanding = 3
-    service.connect_failed(second)
+    service.connect_failed(second, "connect_refused")
 
     service.update((dataclasses.replace(A, weight=7), B, C))
 
     assert service.endpoints[:2] == (first, second)
     assert (first.outstanding, first.weight, first.endpoint.weight) == (3, 7, 7)
-    assert service.states(0.0) == {"healthy": 2, "unreachable": 1}
+    assert service.states(0.0) == {"healthy": 2, "unhealthy": 0, "ejected": 0, "unreachable": 1}
 
 
 @virtual_time
@@ -61,7 +67,7 @@ async def test_who_comes_again_begins_afresh() -> None:
     service = make()
     service.update((A, B))
     before = service.endpoints[0]
-    service.connect_failed(before)
+    service.connect_failed(before, "connect_refused")
     service.update((B,))
 
     service.update((A, B))

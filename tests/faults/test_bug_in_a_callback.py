@@ -225,7 +225,7 @@ CASES: list[tuple[str, Drill, int, str]] = [
     (EXCHANGE + "upstream_writable", upstream_that_sleeps, 1, ""),
     (EXCHANGE + "stream_reset", client_that_leaves, 1, ""),
     (EXCHANGE + "attempt_failed", upstream_that_leaves, 1, ""),
-    (EXCHANGE + "_switch", upgrade, 1, ""),
+    ("ambassador.proxy.tunnel:switch", upgrade, 1, ""),
     (EXCHANGE + "tunnel_ready", connect, 1, "outbound"),
     (CLIENT + "data_received", short, 1, ""),
     (CLIENT + "_read_head", short, 1, ""),

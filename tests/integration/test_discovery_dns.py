@@ -17,15 +17,13 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from tests.support.discovering import discovering
 from tests.support.foreign import Program
 from tests.support.peers import App, exchange, request
 from tests.support.ports import reserve_port
 from tests.support.process import Ambassador, running_ambassador
 from tests.support.programs import require_program
-from tests.support.unfinished import discovering, unfinished
 from tests.support.waiting import eventually
-
-__all__ = ["unfinished"]
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
 NAME = "pay.test.internal"

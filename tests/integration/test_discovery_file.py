@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.discovering import discovering
 from tests.support.peers import App, PeerConnection, ScriptedPeer, connect, exchange, request
 from tests.support.process import Ambassador, running_ambassador
-from tests.support.unfinished import discovering, unfinished
 from tests.support.waiting import eventually
-
-__all__ = ["unfinished"]
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
 
@@ -193,3 +191,11 @@ def test_a_removed_endpoint_ends_its_exchange_and_takes_no_other(tmp_path: Path)
         )
         assert sidecar.metric("upstream_connections", service="a") == 1
         assert len(one.connections) == 1
+
+
+def test_what_discovery_brings_is_never_called_in_the_clear_beyond_loopback(tmp_path: Path) -> None:
+    """config.md §3, plaintext: `loopback` is checked at each dial; threats H2."""
+    with serving(tmp_path, '["192.0.2.7:80"]', allowed_networks=["0.0.0.0/0"]) as sidecar:
+        answer = exchange(sidecar.outbound, request(host="a"))
+
+    assert b"X-Ambassador-Detail: not_loopback\r\n" in answer

@@ -11,10 +11,7 @@ from tests.support.certificates import Authority, client_context
 from tests.support.peers import App, connect, exchange, parse_response, request
 from tests.support.ports import reserve_port
 from tests.support.process import Ambassador, Pod, running_ambassador
-from tests.support.unfinished import unfinished
 from tests.support.waiting import eventually
-
-__all__ = ["unfinished"]
 
 SLOW = {"rate": "1/h", "burst": 2}
 

@@ -92,7 +92,7 @@ def sabotage(
     folder: Path,
     places: Sequence[str] = (),
     *,
-    constants: Mapping[str, float | list[str]] | None = None,
+    constants: Mapping[str, float | str | list[str]] | None = None,
     optimize: bool = False,
 ) -> Iterator[Fuse]:
     """Prepare the environment of the processes that are started inside."""
@@ -102,7 +102,8 @@ def sabotage(
     (folder / "plan.json").write_text(json.dumps(plan), encoding="ascii")
     source = _SITECUSTOMIZE.replace("{mark!r}", repr(MARK))
     (folder / "sitecustomize.py").write_text(source, encoding="ascii")
-    wanted = {"PYTHONPATH": str(folder)} | ({"PYTHONOPTIMIZE": "1"} if optimize else {})
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    wanted = {"PYTHONPATH": path} | ({"PYTHONOPTIMIZE": "1"} if optimize else {})
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

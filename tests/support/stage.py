@@ -37,6 +37,8 @@ ADDED = {
     b"x-forwarded-host",
     b"forwarded",
     b"x-forwarded-client-cert",
+    b"x-envoy-expected-rq-timeout-ms",
+    b"x-envoy-attempt-count",
 }
 _DATE = re.compile(rb"Date: [A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT\r\n")
 

@@ -78,6 +78,10 @@ class RecordingStream:
     def release(self) -> None:
         self._note("release")
 
+    def redirect(self, events: Any) -> None:
+        """Keep who listens from now on; it is no call, for nothing goes out."""
+        self.receiver = events
+
     def start(self, events: Any) -> None:
         """Note the begin of a tunnel's reading; `events` is kept as `receiver`."""
         self.receiver = events

@@ -145,6 +145,10 @@ class ClientConnection(Http1Connection):
         self._framing_out = framing = CHUNKED if head.content_length is None else LENGTH
         self._cork.append(render_request_head(head, framing=framing, extra=extra))
 
+    def redirect(self, events: ResponseEvents) -> None:
+        """What comes from now on is another listener's."""
+        self._events = events
+
     def _written(self) -> None:
         self._request_done = True
         if self._phase == DONE and self._framing_in == TUNNEL:

@@ -221,10 +221,3 @@ def test_loading_a_file_imports_only_what_it_needs(module: str, tmp_path: Path) 
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
 
     assert ended.returncode == 0, ended.stderr
-
-
-def test_an_option_of_later_is_refused_as_such(capsys: pytest.CaptureFixture[str]) -> None:
-    ran = run(capsys, "run", "--enable-faults")
-
-    assert ran.code == 2
-    assert "--enable-faults is not built yet" in ran.err

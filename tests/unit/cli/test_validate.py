@@ -36,8 +36,9 @@ def test_every_error_has_its_line_and_they_are_counted(capsys: pytest.CaptureFix
         'ambassador.yaml:8:20 services.payments.peer.spiffe: expected a SPIFFE ID, got "payments";'
         " did you mean dns: payments?",
         "ambassador.yaml:9:5 services.payments.alow: unknown key; known here: "
-        "alpn, balance, body_idle_timeout, connect_timeout, endpoints, hosts, listen, max_body, peer, plaintext,"
-        " pool, protocol, server_name, timeout, total_timeout, upgrades",
+        "alpn, balance, body_idle_timeout, circuit_breaker, connect_timeout, discovery, endpoints, fault, health_check,"
+        " hedge_after, hosts, listen, max_body, outlier_detection, peer, per_try_timeout, plaintext, pool, protocol,"
+        " rate_limit, retry, server_name, timeout, total_timeout, upgrades",
         "2 errors",
     ]
 

@@ -107,3 +107,38 @@ def test_no_text_raises_anything_else(text: str) -> None:
     except addresses.AddressProblem:
         return
     assert text
+
+
+@pytest.mark.parametrize("text", ["web:80", "WEB:80", "web.:80"])
+def test_an_endpoint_may_be_a_name(text: str) -> None:
+    """config.md §3, endpoints: names are compared in lower case, without the final dot (RFC 9110 §4.2.3)."""
+    assert addresses.parse_endpoint(text) == addresses.NamedPlace("web", 80)
+    assert addresses.parse_app_or_name(text) == addresses.NamedPlace("web", 80)
+
+
+@pytest.mark.parametrize("text", ["localhost:80", "LOCALHOST:80", "localhost.:80"])
+def test_localhost_is_never_asked_for(text: str) -> None:
+    """RFC 6761 §6.3."""
+    assert addresses.parse_endpoint(text) == Address("localhost", 80)
+
+
+@pytest.mark.parametrize(
+    "text", ["0x7f.1:80", "127.1:80", "a.b.1:80", "a..b:80", "a b:80", "web:0", "-a:80"]
+)
+def test_what_some_resolver_takes_for_an_address_is_no_name(text: str) -> None:
+    """Threats H2: such a name would go past the rules about addresses."""
+    with pytest.raises(addresses.AddressProblem):
+        addresses.parse_endpoint(text)
+
+
+@given(st.text() | st.from_regex(r"https?://[a-z.0-9\[\]:@?#/-]{0,30}", fullmatch=True))
+def test_a_text_is_a_url_or_refused_without_a_word_of_it(text: str) -> None:
+    """Threats I3: what is refused may hold a password, so the sentence is one of ours."""
+    sentence = text_of_url = ""
+    try:
+        text_of_url = addresses.parse_url(text).text
+    except addresses.AddressProblem as problem:
+        sentence = problem.expected + problem.cure
+
+    assert sentence.startswith("a URL") or text_of_url.startswith(("http://", "https://"))
+    assert not set("@?#") & set(text_of_url)

@@ -10,6 +10,12 @@ from ambassador.config.load import load
 from ambassador.config.model import Config, RouteSettings
 from ambassador.core.model import Address, Endpoint
 from ambassador.policy.authorization import PeerPattern, Rule
+from ambassador.policy.balancing import BalanceSettings
+from ambassador.policy.circuit_breaker import CircuitBreakerSettings
+from ambassador.policy.health import HealthCheckSettings
+from ambassador.policy.networks import is_allowed
+from ambassador.policy.outlier import OutlierSettings
+from ambassador.policy.retry import RetrySettings
 from ambassador.policy.routing import Match, Rewrite
 from tests.unit.config.make import BASES, loaded
 
@@ -382,3 +388,339 @@ def test_a_unix_listener_has_its_mode() -> None:
     )
 
     assert loaded(text).outbound[0].socket_mode == 0o660
+
+
+# --- what keeps a failure small ---
+
+
+def _service(text: str) -> model.ServiceConfig:
+    """Give a service `a`; without endpoints of its own it has one."""
+    place = "" if "endpoints:" in text or "discovery:" in text else "endpoints: ['1.1.1.1:1'], "
+    return loaded(BASES["services"] + f"  a: {{{place}peer: {{dns: a}}, {text}}}\n").services["a"]
+
+
+def test_empty_mappings_mean_the_defaults_of_policy() -> None:
+    """One default, two places: the schema spells it, `policy` has it."""
+    service = _service(
+        "retry: {}, health_check: {}, outlier_detection: {}, circuit_breaker: {}, balance: {}, listen: 'localhost:1'"
+    )
+    settings = loaded(BASES["outbound"] + "  retry: {}\n").outbound[0].settings
+
+    assert settings.retry == RetrySettings()
+    assert service.health_check == HealthCheckSettings()
+    assert service.outlier_detection == OutlierSettings()
+    assert service.circuit_breaker == CircuitBreakerSettings()
+    assert service.balance == BalanceSettings()
+
+
+def test_a_retry_knows_words_from_statuses() -> None:
+    """config.md §3, retry."""
+    settings = loaded(
+        BASES["inbound"] + "  retry: {attempts: 4, when: [5xx, 429, reset], max_body: 1KiB, retry_after: false,"
+        " backoff: {base: 1s, max: 2s}, unsafe_methods: [POST]}\n"
+    ).inbound[0].settings  # fmt: skip
+
+    assert settings.retry == RetrySettings(
+        attempts=4,
+        conditions=frozenset({"5xx", "reset"}),
+        statuses=frozenset({429}),
+        max_body=1024,
+        backoff_base_s=1.0,
+        backoff_max_s=2.0,
+        retry_after=False,
+        unsafe_methods=frozenset({b"POST"}),
+    )
+
+
+def test_the_nearest_retry_fault_and_time_win_and_none_is_a_word_too() -> None:
+    """config.md §3: route, service, listener; `none` switches off what stands further away."""
+    text = """\
+version: 1
+identity: {directory: a}
+outbound:
+  listen: 127.0.0.1:1
+  retry: {attempts: 9}
+  hedge_after: 1s
+  per_try_timeout: 1s
+  fault: {delay: 1s}
+  rate_limit: {rate: 1/s}
+  routes:
+    - {name: without, service: a, retry: none, hedge_after: none, per_try_timeout: none, fault: none, rate_limit: none}
+    - {name: own, service: a, retry: {attempts: 3}, hedge_after: 3s, per_try_timeout: 3s, fault: {abort: 503}}
+    - {name: of-service, service: a}
+    - {name: of-listener, service: b}
+services:
+  a: {endpoints: ["1.1.1.1:1"], peer: {dns: a}, retry: {attempts: 2}, hedge_after: 2s, per_try_timeout: 2s,
+      fault: {delay: 2s}, rate_limit: {rate: 2/s}}
+  b: {endpoints: ["1.1.1.1:1"], peer: {dns: b}}
+"""
+    routes = loaded(text).outbound[0].routes
+    assert routes is not None
+    off, own, of_service, of_listener = (route.settings for route in routes)
+
+    assert off == RouteSettings()
+    assert [
+        (one.retry.attempts, one.hedge_after_s, one.per_try_timeout_s)
+        for one in (own, of_service, of_listener)
+        if one.retry is not None
+    ] == [(3, 3.0, 3.0), (2, 2.0, 2.0), (9, 1.0, 1.0)]
+    assert [
+        (one.fault.delay_s, one.fault.abort)
+        for one in (own, of_service, of_listener)
+        if one.fault is not None
+    ] == [(0.0, 503), (2.0, None), (1.0, None)]
+
+
+def test_one_place_of_the_file_is_one_limit_and_one_fault() -> None:
+    """Two routes that inherit them share their bucket; two places that say the same do not."""
+    text = (
+        "  rate_limit: {rate: 1/s}\n  fault: {delay: 1s, allow: [{dns: a}]}\n"
+        "  routes: [{match: {prefix: /a}}, {}, {fault: {delay: 1s, allow: [{dns: a}]}, rate_limit: {rate: 1/s}}]\n"
+    )
+
+    one, two, other = (
+        route.settings for route in loaded(BASES["inbound"] + text).inbound[0].routes
+    )
+
+    assert one.fault is two.fault is not other.fault
+    assert one.rate_limit is two.rate_limit is not other.rate_limit
+
+
+def test_a_fault_has_its_headers_and_rules() -> None:
+    """config.md §3, fault."""
+    text = (
+        "  fault: {delay: 1s, abort: 503, percent: 5%, headers: {X-Fault: present, x-b: '1'},\n"
+        "    allow: [{dns: a, methods: [GET]}, {name: t, cn: B}]}\n"
+    )
+    fault = loaded(BASES["inbound"] + text).inbound[0].settings.fault
+
+    assert fault is not None
+    assert (fault.delay_s, fault.abort, fault.percent) == (1.0, 503, 0.05)
+    assert fault.headers == (("x-fault", None), ("x-b", "1"))
+    assert fault.allow == (
+        Rule("allow-1", "dns", "a", frozenset({b"GET"})),
+        Rule("t", "cn", "B"),
+    )
+
+
+def test_a_circuit_breaker_has_every_ceiling() -> None:
+    settings = "{connections: 1, pending: 0, requests: 2, retry_budget: 50%, min_retries: 0}"
+    expected = CircuitBreakerSettings(
+        connections=1, pending=0, requests=2, retry_budget=0.5, min_retries=0
+    )
+    app = f"  app: {{address: 1, circuit_breaker: {settings}}}\n  allow: [{{dns: a}}]\n"
+
+    assert _service(f"circuit_breaker: {settings}").circuit_breaker == expected
+    assert loaded(BASES["bare"] + app).services["app"].circuit_breaker == expected
+
+
+def test_a_health_check_may_be_a_word() -> None:
+    """config.md §3, health_check = none."""
+    assert _service("hosts: []").health_check is None
+    assert _service("health_check: none").health_check is None
+    assert _service("health_check: http").health_check == HealthCheckSettings()
+    assert _service("health_check: tcp").health_check == HealthCheckSettings(kind="tcp")
+
+
+def test_a_health_check_has_every_setting() -> None:
+    given = _service(
+        "health_check: {path: /h, host: h.b, expect: [200, 204, 300-399], interval: 1s, unhealthy_interval: 2s,"
+        " no_traffic_interval: 3s, timeout: 4s, rise: 5, fall: 6, jitter: 7%}"
+    ).health_check
+
+    assert given == HealthCheckSettings(
+        kind="http",
+        path="/h",
+        host="h.b",
+        expect=((200, 200), (204, 204), (300, 399)),
+        interval_s=1.0,
+        unhealthy_interval_s=2.0,
+        no_traffic_interval_s=3.0,
+        timeout_s=4.0,
+        rise=5,
+        fall=6,
+        jitter=0.07,
+    )
+
+
+def test_outlier_detection_is_on_unless_it_is_none() -> None:
+    """config.md §3: on, or none; the app has no such key, and mostly one endpoint."""
+    assert _service("hosts: []").outlier_detection == OutlierSettings()
+    assert _service("outlier_detection: none").outlier_detection is None
+    assert loaded(BASES["inbound"]).services["app"].outlier_detection is None
+    assert _service(
+        "outlier_detection: {consecutive: 1, interval: 2s, ejection: 3s, max_ejection: 4s, max_ejected: 5%,"
+        " success_rate: 80%, min_requests: 6}"
+    ).outlier_detection == OutlierSettings(
+        consecutive=1,
+        interval_s=2.0,
+        ejection_s=3.0,
+        max_ejection_s=4.0,
+        max_ejected=0.05,
+        success_rate=0.8,
+        min_requests=6,
+    )
+
+
+def test_a_hash_is_of_a_header_a_cookie_or_the_peer() -> None:
+    """config.md §3, balance."""
+    ring = BalanceSettings(kind="ring_hash")
+
+    def balance(text: str) -> BalanceSettings:
+        return _service(f"balance: {{kind: ring_hash, hash: {text}}}").balance
+
+    assert balance("{header: X-User}") == replace(ring, hash_header=b"x-user")
+    assert balance("{cookie: Sid}") == replace(ring, hash_cookie=b"Sid")
+    assert balance("peer, load_bound: 200%, slow_start: 1s, zone: ignore, panic_threshold: 0%") == (
+        replace(
+            ring,
+            hash_peer=True,
+            load_bound=2.0,
+            slow_start_s=1.0,
+            prefers_zone=False,
+            panic_threshold=0.0,
+        )
+    )
+
+
+# --- where endpoints come from ---
+
+
+def test_a_list_with_a_name_in_it_is_discovery() -> None:
+    """config.md §3: a name is asked for again, as in kind dns; what stands beside it keeps its place."""
+    text = (
+        "endpoints: ['Web.internal.:80', '1.1.1.1:1', {address: 'b:2', weight: 2, zone: z, priority: 1},"
+        " 'localhost:3']"
+    )
+    service = _service(text)
+
+    assert service.endpoints == ()
+    assert service.discovery == model.DiscoveryConfig(
+        kind="dns",
+        settings=model.NamesDiscovery(
+            endpoints=(Endpoint(Address("1.1.1.1", 1)), Endpoint(Address("localhost", 3))),
+            names=(
+                ("web.internal", 80, Endpoint(Address("web.internal", 80))),
+                ("b", 2, Endpoint(Address("b", 2), 2, "z", 1)),
+            ),
+        ),
+    )
+
+
+def test_a_static_list_with_a_name_keeps_what_was_said_beside_it() -> None:
+    discovery = _service(
+        "discovery: {kind: static, endpoints: ['web:80'], on_empty: drop, allowed_networks: [10.0.0.0/8],"
+        " max_endpoints: 5}"
+    ).discovery
+
+    assert discovery is not None
+    assert isinstance(discovery.settings, model.NamesDiscovery)
+    assert (discovery.kind, discovery.on_empty, discovery.max_endpoints) == ("dns", "drop", 5)
+    assert not is_allowed("192.168.0.1", discovery.allowed_networks)
+
+
+def test_a_static_list_of_addresses_is_no_discovery() -> None:
+    service = _service("discovery: {kind: static, endpoints: ['1.1.1.1:1']}")
+
+    assert (service.endpoints, service.discovery) == ((Endpoint(Address("1.1.1.1", 1)),), None)
+
+
+def test_an_app_by_name_may_be_anywhere() -> None:
+    """config.md §3, unsafe_plaintext: who typed both the name and the key means also loopback."""
+    text = (
+        "  app: web:8080\n  unsafe_plaintext: true\n  allow: [{dns: a}]\n"
+        "  routes: [{name: files, match: {prefix: /f}, app: 'files:81'}, {}]\n"
+    )
+    services = loaded(BASES["bare"] + text + "zone: z\n").services
+    discovery = services["app"].discovery
+
+    assert discovery is not None
+    assert (services["app"].endpoints, services["app"].plaintext) == ((), "unsafe_anywhere")
+    assert discovery.settings == model.NamesDiscovery(
+        (), (("web", 8080, Endpoint(Address("web", 8080))),)
+    )
+    assert (discovery.kind, discovery.zone) == ("dns", "z")
+    assert all(
+        is_allowed(host, discovery.allowed_networks) for host in ("127.0.0.1", "10.0.0.1", "::1")
+    )
+    assert services["app-files"].discovery is not None
+
+
+def _discovered(tmp_path: Path, discovery: str) -> model.DiscoveryConfig | None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        BASES["services"] + f"  a: {{discovery: {discovery}, peer: {{dns: a}}}}\nzone: eu\n",
+        encoding="utf-8",
+    )
+    return load(path, {}).services["a"].discovery
+
+
+def test_srv_records_have_the_lifetimes_of_dns(tmp_path: Path) -> None:
+    """config.md §3, dns_srv."""
+    text = "{kind: dns_srv, name: _m._tcp.a, servers: ['10.0.0.1:53'], min_ttl: 2s, max_ttl: 3s}"
+
+    assert _discovered(tmp_path, text) == model.DiscoveryConfig(
+        kind="dns_srv",
+        settings=model.SrvDiscovery("_m._tcp.a", (Address("10.0.0.1", 53),), 2.0, 3.0),
+        zone="eu",
+    )
+
+
+def test_a_file_and_a_name_have_their_settings(tmp_path: Path) -> None:
+    file = _discovered(tmp_path, "{kind: file, path: eps.yaml, interval: 2s}")
+    dns = _discovered(tmp_path, "{kind: dns, name: a.b, port: 1, family: ipv6}")
+
+    assert file is not None
+    assert dns is not None
+    assert file.settings == model.FileDiscovery(tmp_path / "eps.yaml", 2.0)
+    assert dns.settings == model.DnsDiscovery("a.b", 1, "ipv6")
+
+
+def test_a_kubernetes_service_has_the_pods_own_unless_told(tmp_path: Path) -> None:
+    """config.md §3, kubernetes; paths count from the file."""
+    short = _discovered(tmp_path, "{kind: kubernetes, service: pay}")
+    long = _discovered(
+        tmp_path,
+        "{kind: kubernetes, service: pay, namespace: shop, port: 8443, api_server: 'https://kube:6443/',"
+        " token_file: t, ca_file: /c}",
+    )
+
+    assert short is not None
+    assert long is not None
+    assert short.settings == model.KubernetesDiscovery("pay")
+    assert long.settings == model.KubernetesDiscovery(
+        "pay", "shop", 8443, "https://kube:6443", tmp_path / "t", Path("/c")
+    )
+
+
+def test_consul_is_on_this_machine_unless_told(tmp_path: Path) -> None:
+    """config.md §3, consul."""
+    short = _discovered(tmp_path, "{kind: consul, service: pay}")
+    long = _discovered(
+        tmp_path,
+        "{kind: consul, service: pay, address: 'https://c:8501', datacenter: eu, tag: v1, token: t}",
+    )
+
+    assert short is not None
+    assert long is not None
+    assert short.settings == model.ConsulDiscovery("pay")
+    assert long.settings == model.ConsulDiscovery("pay", "https://c:8501", "eu", "v1", "t")
+
+
+def test_etcd_has_members_and_a_prefix(tmp_path: Path) -> None:
+    """config.md §3, etcd."""
+    found = _discovered(
+        tmp_path,
+        "{kind: etcd, urls: ['https://a:2379', 'https://b:2379/'], prefix: /pay/, username: u, password: p,"
+        " ca_file: c}",
+    )
+
+    assert found is not None
+    assert found.settings == model.EtcdDiscovery(
+        ("https://a:2379", "https://b:2379"), "/pay/", "u", "p", tmp_path / "c"
+    )
+
+
+def test_where_we_run_is_nowhere_unless_told() -> None:
+    assert loaded(BASES["top"]).zone == ""
+    assert loaded(BASES["top"] + "zone: eu\n").zone == "eu"

@@ -18,7 +18,9 @@ EVERY_CHECK = [
     checks.duration(), checks.or_none(checks.duration(zero=True), "0s"), checks.size(), checks.byte_rate, checks.rate,
     checks.percent, checks.listen_address, checks.dial_address, checks.app_address, checks.path, checks.path_pattern,
     checks.normal_path, checks.method, checks.upgrade, checks.host_name, checks.host_pattern, checks.header_name,
-    checks.header_value, checks.server_name, checks.trust_domain,
+    checks.header_value, checks.server_name, checks.trust_domain, checks.endpoint_address, checks.app_or_name,
+    checks.url, checks.secret, checks.retry_condition, checks.status_range, checks.port_or_name,
+    checks.percentage(100, 1000),
     *(checks.peer_pattern(kind) for kind in ("spiffe", "uri", "dns", "cn")),
 ]  # fmt: skip
 TEXTS = st.text() | st.from_regex(
@@ -54,6 +56,52 @@ def test_no_sentence_contains_a_replaced_value(check: Any, value: Substituted) -
     _, sentence = _outcome(check, value)
 
     assert str(value) not in sentence
+
+
+@given(value=st.text() | st.lists(st.text()) | st.integers())
+def test_no_sentence_contains_a_secret_that_was_written_down(value: Any) -> None:
+    """Threats I3: a token is one, replaced or not; so every refusal is the same sentence."""
+    _, sentence = _outcome(checks.secret, value)
+
+    assert sentence in {
+        "",
+        "expected 1 to 8192 printable ASCII characters in quotes, got ***",
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["https://u:hunter2@a", "http://a?t=hunter2", "x#hunter2", "hunter2@"]
+)
+def test_no_sentence_contains_a_url_that_may_hold_a_password(text: str) -> None:
+    """Threats I3: URLs without userinfo and query."""
+    _, sentence = _outcome(checks.url, text)
+
+    assert sentence
+    assert "hunter2" not in sentence
+
+
+def test_a_url_ends_without_a_slash_and_knows_whether_it_stays_here() -> None:
+    """Paths are added behind it; a secret may go in the clear only on this machine."""
+    there = checks.url("https://Etcd.internal:2379/a/")
+    here = checks.url("http://[::1]:8500")
+
+    assert (there.text, there.is_encrypted, there.is_local) == (
+        "https://Etcd.internal:2379/a", True, False,
+    )  # fmt: skip
+    assert (here.text, here.is_encrypted, here.is_local) == ("http://[::1]:8500", False, True)
+    assert checks.url("http://127.1.2.3/").is_local
+    assert checks.url("http://localhost.").is_local
+    assert not checks.url("http://localhost.example.org").is_local
+
+
+def test_replaced_text_may_be_a_status_or_a_port() -> None:
+    """A variable is always text."""
+    assert checks.retry_condition(Substituted("503")) == 503
+    assert checks.retry_condition(Substituted("5xx")) == "5xx"
+    assert checks.status_range(Substituted("204")) == (204, 204)
+    assert checks.status_range(Substituted("200-299")) == (200, 299)
+    assert checks.port_or_name(Substituted("8443")) == 8443
+    assert checks.port_or_name(Substituted("mtls")) == "mtls"
 
 
 @given(st.integers(1, 999_999))

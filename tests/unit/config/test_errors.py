@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from ambassador.config import schema
 from tests.unit.config.make import BASES, problems
 
 
@@ -24,23 +23,12 @@ def _cases(name: str) -> list[tuple[str, str, list[str]]]:
 
 
 CASES = _cases("errors.txt")
-UNFINISHED = _cases("errors_unfinished.txt")
 
 
 def test_the_table_is_read() -> None:
     """An empty table would make the next test pass."""
     assert len(CASES) > 200
     assert all(lines for _, _, lines in CASES)
-
-
-@pytest.mark.parametrize(("base", "text", "lines"), UNFINISHED)
-def test_a_mistake_in_what_is_not_finished_is_told_as_well(
-    base: str, text: str, lines: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`schema.UNFINISHED`: these move to the other table with the issue that they belong to."""
-    monkeypatch.setattr(schema, "UNFINISHED", frozenset())
-
-    assert problems(BASES[base] + text) == lines
 
 
 @pytest.mark.parametrize(("base", "text", "lines"), CASES)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import jsonschema
 import pytest
-import yaml
 
 from ambassador.config import schema
-from ambassador.config.json_schema import json_schema
 from tests.unit.config.make import BASES, loaded, problems, warnings
 
 LISTENER = {
@@ -70,9 +67,79 @@ TOP = {
     "tracing": "{formats: [w3c]}",
     "limits": "{buffers: 64MiB, handshakes: 8, handshake_rate: 600/m}",
 }
-LATER_ROUTE = ["per_try_timeout", "retry", "hedge_after", "rate_limit", "fault"]
+#: May stand wherever route settings may.
+RESILIENCE = {
+    "per_try_timeout": "2s",
+    "retry": "{attempts: 3, when: [connect_failure, reset, gateway_error, refused_stream, 5xx, 429], max_body: 1MiB, "
+    "backoff: {base: 1s, max: 1s}, retry_after: false, unsafe_methods: [POST]}",
+    "hedge_after": "50ms",
+    "rate_limit": "{rate: 10/s, burst: 5, by: all}",
+    "fault": "{delay: 1s, abort: 503, percent: 1%, headers: {x-fault: present}ALLOW}",
+}
+OFF = dict.fromkeys(RESILIENCE, "none")
+INBOUND_RESILIENCE = RESILIENCE | {
+    "rate_limit": "{rate: 600/m, by: peer}",
+    "fault": RESILIENCE["fault"].replace(
+        "ALLOW", ", allow: [{name: t, dns: a, methods: [GET], paths: [/a]}]"
+    ),
+}
+RESILIENCE["fault"] = RESILIENCE["fault"].replace("ALLOW", "")
+PLACES = [
+    ("endpoints", "[{address: 'a.internal:1', weight: 2, zone: a, priority: 1}, 'b:2', '1.1.1.1:1', unix:/a]"),
+    ("discovery", "{kind: static, endpoints: ['10.0.0.1:1', 'a:2']}"),
+    ("discovery", "{kind: dns, name: a.internal, port: 1, family: ipv4, servers: [10.0.0.1:53],"
+     " min_ttl: 1s, max_ttl: 5s}"),
+    ("discovery", "{kind: file, path: a.yaml, interval: 2s, on_empty: drop,"
+     " allowed_networks: [10.0.0.0/8, 'fd00::/8'], max_endpoints: 5}"),
+    ("discovery", "{kind: dns_srv, name: _mtls._tcp.a.internal, servers: ['[::1]:53'], min_ttl: 1m, max_ttl: 2m}"),
+    ("discovery", "{kind: kubernetes, service: a}"),
+    ("discovery", "{kind: kubernetes, service: a, namespace: b, port: 8443, api_server: 'https://kube:6443',"
+     " token_file: t, ca_file: c}"),
+    ("discovery", "{kind: kubernetes, service: a, port: mtls}"),
+    ("discovery", "{kind: consul, service: a b, address: 'http://[::1]:8500/x/', datacenter: eu, tag: v1, token: t}"),
+    ("discovery", "{kind: etcd, urls: ['https://a:2379', 'https://10.0.0.1'], prefix: /a/, username: u, password: p,"
+     " ca_file: c}"),
+]  # fmt: skip
+RING = [
+    "{kind: ring_hash, hash: {header: x-user}, load_bound: 1000%, slow_start: 30s, zone: ignore, panic_threshold: 0%}",
+    "{kind: ring_hash, hash: {cookie: sid}, load_bound: 100%, slow_start: none}",
+    "{kind: ring_hash, hash: peer}",
+    "peak_ewma",
+]
+OUTLIER = (
+    "{consecutive: 1, interval: 1s, ejection: 1s, max_ejection: 1m, max_ejected: 100%, success_rate: 80%,"
+    " min_requests: 1}"
+)
+HEALTH = [
+    "{kind: http, path: /healthz, host: a.b, expect: [200, 204, 300-399], interval: 1s, unhealthy_interval: 1s,"
+    " no_traffic_interval: 1m, timeout: 1s, rise: 1, fall: 1, jitter: 0%}",
+    "{kind: tcp, rise: 1}", "http", "tcp", "none", "{}",
+]  # fmt: skip
+BREAKER = "{connections: 1, pending: 0, requests: 1, retry_budget: 0%, min_retries: 0}"
+SERVICES_ISSUE = [
+    *(("inbound", f"  {key}: {value}\n") for key, value in [*INBOUND_RESILIENCE.items(), *OFF.items()]),
+    *(("inbound", f"  routes: [{{{key}: {value}}}]\n") for key, value in [*INBOUND_RESILIENCE.items(), *OFF.items()]),
+    *(("outbound", f"  {key}: {value}\n") for key, value in [*RESILIENCE.items(), *OFF.items()]),
+    *(("outbound", f"  routes: [{{service: payments, {key}: {value}}}]\n")
+      for key, value in [*RESILIENCE.items(), *OFF.items()]),
+    *(("service", f"    {key}: {value}\n") for key, value in [*RESILIENCE.items(), *OFF.items()]),
+    *(("services", f"  a: {{{key}: {value}, peer: {{dns: a}}}}\n") for key, value in PLACES),
+    *(("service", f"    balance: {value}\n") for value in RING),
+    *(("service", f"    health_check: {value}\n") for value in HEALTH),
+    *(("service", f"    outlier_detection: {value}\n") for value in (OUTLIER, "none", "{}")),
+    ("service", f"    circuit_breaker: {BREAKER}\n"),
+    ("bare", f"  app: {{address: 1, circuit_breaker: {BREAKER}}}\n  allow: [{{dns: web}}]\n"),
+    ("bare", "  app: 'web:8080'\n  unsafe_plaintext: true\n  allow: [{dns: a}]\n"
+     "  routes: [{app: 'files:80'}]\n"),
+    ("bare", "  app: {address: 'web.shop:8080'}\n  unsafe_plaintext: true\n  allow: [{dns: a}]\n"),
+    ("services", "  a: {endpoints: ['1.1.1.1:1'], peer: {dns: a}, listen: 'localhost:1', protocol: tcp,\n"
+     f"    health_check: tcp, outlier_detection: {OUTLIER}, circuit_breaker: {BREAKER},\n"
+     "    balance: {kind: ring_hash, hash: peer}}\n"),
+    ("top", "zone: eu-1a\n"),
+]  # fmt: skip
 
 GOOD = [
+    *SERVICES_ISSUE,
     *(("inbound", f"  {key}: {value}\n") for key, value in (LISTENER | HTTP_LISTENER | SETTINGS | INBOUND).items()),
     *(("outbound", f"  {key}: {value}\n") for key, value in (LISTENER | HTTP_LISTENER | SETTINGS | OUTBOUND).items()),
     *(("tcp", f"  app: 8080\n  allow: [{{dns: web}}]\n  {key}: {value}\n") for key, value in LISTENER.items()),
@@ -102,26 +169,15 @@ GOOD = [
 ]  # fmt: skip
 
 LATER = [
-    *(("top", f"{key}: {{}}\n") for key in ["zone", "include", "workers", "shipper", "adapter", "offloader"]),
+    *(("top", f"{key}: {{}}\n") for key in ["include", "workers", "shipper", "adapter", "offloader"]),
     *(("identity", f"  directory: a\n  {key}: x\n") for key in ["trust_max_age", "policy_file", "workload_api"]),
     ("top", "tls: {cipher_suites: [x]}\n"),
-    *(("inbound", f"  {key}: x\n") for key in [*LATER_ROUTE, "proxy_protocol"]),
-    *(("outbound", f"  {key}: x\n") for key in [*LATER_ROUTE, "proxy_protocol"]),
-    *(("inbound", f"  routes: [{{{key}: x}}]\n") for key in LATER_ROUTE),
-    *(("outbound", f"  routes: [{{service: payments, {key}: x}}]\n") for key in LATER_ROUTE),
-    *(
-        ("service", f"    {key}: none\n")
-        for key in [*LATER_ROUTE, "discovery", "circuit_breaker", "health_check", "outlier_detection"]
-    ),
+    *(("inbound", f"  {key}: x\n") for key in ["proxy_protocol"]),
+    *(("outbound", f"  {key}: x\n") for key in ["proxy_protocol"]),
     *(
         ("bare", f"  allow: [{{dns: a}}]\n  app: {{address: 1, {key}: {{}}}}\n")
-        for key in ["circuit_breaker", "health", "probes"]
+        for key in ["health", "probes"]
     ),
-    *(
-        ("service", f"    balance: {{{key}: x}}\n")
-        for key in ["hash", "load_bound", "slow_start", "zone", "panic_threshold"]
-    ),
-    *(("service", f"    balance: {kind}\n") for kind in ["peak_ewma", "ring_hash"]),
     *(("top", f"admin: {{{key}: x}}\n") for key in ["socket", "socket_uids", "status_page"]),
     ("top", "drain: {outbound_quiet: 1s}\n"),
     *(("top", f"tracing: {{{key}: x}}\n") for key in ["sample", "otlp"]),
@@ -129,37 +185,9 @@ LATER = [
 ]  # fmt: skip
 
 
-#: Built, and refused until all of their issue is.
-UNFINISHED = [
-    *(("services", f"  a: {{{places}, rate_limit: {{rate: 10/s, burst: 5, by: all}}}}\n")
-      for places in ("endpoints: ['10.0.0.1:1'], peer: {dns: a}",)),
-    ("inbound", "  rate_limit: {rate: 10/s, by: peer}\n"),
-    ("inbound", "  routes: [{rate_limit: {rate: 600/m}}]\n"),
-    ("outbound", "  routes: [{service: payments, rate_limit: {rate: 1/h}}]\n"),
-    ("services", "  a: {discovery: {kind: static, endpoints: ['10.0.0.1:1']}, peer: {dns: a}}\n"),
-    ("services", "  a: {discovery: {kind: dns, name: a.internal, port: 1, family: ipv4, servers: [10.0.0.1:53],\n"
-     "      min_ttl: 1s, max_ttl: 5s}, peer: {dns: a}}\n"),
-    ("services", "  a: {discovery: {kind: file, path: a.yaml, interval: 2s, on_empty: drop,\n"
-     "      allowed_networks: [10.0.0.0/8, 'fd00::/8'], max_endpoints: 5}, peer: {dns: a}}\n"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("base", "text"), UNFINISHED)
-def test_what_is_built_in_part_is_refused_and_works_behind_its_gate(
-    base: str, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """config.md, first paragraph: a key whose issue is not done is refused."""
-    (line,) = problems(BASES[base] + text)
-    assert "not built yet; leave it out" in line
-
-    monkeypatch.setattr(schema, "UNFINISHED", frozenset())
-    assert problems(BASES[base] + text) == []
-    jsonschema.validate(yaml.safe_load(BASES[base] + text), json_schema())
-
-
-def test_names_that_sound_like_unfinished_keys_are_names() -> None:
+def test_names_that_sound_like_keys_are_names() -> None:
     text = "  discovery: {endpoints: ['10.0.0.1:1'], peer: {dns: a}}\n"
-    text += "  rate_limit: {endpoints: ['10.0.0.1:2'], peer: {dns: a}}\n".replace("_", "-")
+    text += "  retry: {endpoints: ['10.0.0.1:2'], peer: {dns: a}}\n"
 
     assert problems(BASES["services"] + text) == []
 
@@ -180,7 +208,7 @@ def test_a_marked_key_is_refused_and_never_ignored(base: str, text: str) -> None
 
 def test_no_key_of_the_schema_is_forgotten_here() -> None:
     """Whoever adds a key adds its case above."""
-    tried = "".join(BASES[base] + text for base, text in [*GOOD, *LATER, *UNFINISHED])
+    tried = "".join(BASES[base] + text for base, text in [*GOOD, *LATER])
     known: set[str] = set()
     for section in _sections(schema.Section):
         known |= set(section.model_fields) | section.later
@@ -207,6 +235,22 @@ def _sections(section: Any) -> list[Any]:
          "6:33 services.a.peer: unsafe: whoever the trust bundle vouches for may answer"),
         ("services", "  a: {endpoints: ['1.1.1.1:1'], plaintext: unsafe_anywhere}\n",
          "6:33 services.a.plaintext: unsafe: requests go out in the clear, and nobody knows who answers"),
+        ("inbound", "  retry: {unsafe_methods: [POST, PATCH]}\n",
+         "7:11 inbound.retry.unsafe_methods: unsafe: POST, PATCH may be sent twice"),
+        ("inbound", "  routes: [{retry: {unsafe_methods: [POST]}}]\n",
+         "7:21 inbound.routes[0].retry.unsafe_methods: unsafe: POST may be sent twice"),
+        ("service", "    fault: {delay: 1s}\n",
+         "9:5 services.payments.fault: in effect only with run --enable-faults"),
+        ("inbound", "  routes: [{fault: {abort: 503, allow: [{dns: a}]}}]\n",
+         "7:13 inbound.routes[0].fault: in effect only with run --enable-faults"),
+        ("services", "  a: {discovery: {kind: consul, service: a, address: 'http://consul:8500', token: hunter2},"
+         " peer: {dns: a}}\n",
+         '6:76 services.a.discovery.token: unsafe: the token goes in the clear to "http://consul:8500"'),
+        ("services", "  a: {discovery: {kind: etcd, urls: ['https://b', 'http://10.0.0.1'], prefix: a, username: u,"
+         " password: p}, peer: {dns: a}}\n",
+         '6:95 services.a.discovery.password: unsafe: the password goes in the clear to "http://10.0.0.1"'),
+        ("services", "  a: {discovery: {kind: kubernetes, service: a, api_server: 'http://kube'}, peer: {dns: a}}\n",
+         '6:49 services.a.discovery.api_server: unsafe: the Pod\'s token goes in the clear to "http://kube"'),
         ("services", "  {}\n", "3:1 outbound: there are no services, so every request gets 404"),
         ("top", "services: {a: {endpoints: ['1.1.1.1:1'], peer: {dns: a}}}\n",
          '7:12 services.a: no listener leads to this service; '
@@ -216,6 +260,21 @@ def _sections(section: Any) -> list[Any]:
 def test_what_is_unsafe_or_useless_is_a_warning(base: str, text: str, warning: str) -> None:
     """config.md §1, "Unsafe is spelled out"; fail-closed rule 10."""
     assert warnings(BASES[base] + text) == [warning]
+
+
+@pytest.mark.parametrize(
+    "discovery",
+    ["{kind: consul, service: a, address: 'http://localhost:8500', token: a}",
+     "{kind: consul, service: a, address: 'http://127.0.0.9:8500', token: a}",
+     "{kind: consul, service: a, address: 'http://consul:8500'}",
+     "{kind: consul, service: a, address: 'https://consul:8500', token: a}",
+     "{kind: etcd, urls: ['http://etcd'], prefix: a}"],
+)  # fmt: skip
+def test_no_secret_in_the_clear_is_no_warning(discovery: str) -> None:
+    """Threats I3: on this machine, behind TLS, or without a secret."""
+    assert (
+        warnings(BASES["services"] + f"  a: {{discovery: {discovery}, peer: {{dns: a}}}}\n") == []
+    )
 
 
 @pytest.mark.parametrize("base", ["top", "outbound", "service"])

@@ -192,6 +192,31 @@ def test_what_follows_from_a_replaced_value_is_masked_as_that_is(tmp_path: Path)
     }
 
 
+def test_what_keeps_a_failure_small_is_shown_with_its_defaults(tmp_path: Path) -> None:
+    """config.md §4, `validate --show`: a word stands for a mapping, `none` for nothing; tcp asks for no path."""
+    text = (
+        "  a: {endpoints: [{address: 'web:80', zone: a}], peer: {dns: a}, health_check: tcp,\n"
+        "    outlier_detection: none, retry: {attempts: 3}, balance: {kind: ring_hash, hash: peer}}\n"
+        "  b: {discovery: {kind: consul, service: b}, peer: {dns: b}, health_check: http, retry: none}\n"
+    )
+
+    shown = {
+        key.removeprefix("services."): value
+        for key, value, _ in effective(_file(tmp_path, BASES["services"] + text), {})
+    }
+
+    assert shown["a.endpoints[0].address"] == "web:80"
+    assert (shown["a.health_check.kind"], shown["a.health_check.interval"]) == ("tcp", "5s")
+    assert (shown["b.health_check.kind"], shown["b.health_check.expect"]) == ("http", "[200]")
+    assert not {"a.health_check.path", "a.health_check.expect"} & set(shown)
+    assert (shown["a.outlier_detection"], shown["b.outlier_detection.consecutive"]) == ("none", "5")
+    assert (shown["a.retry.attempts"], shown["a.retry.backoff.base"]) == ("3", "25ms")
+    assert (shown["b.retry"], shown["outbound.retry"]) == ("none", "none")
+    assert (shown["a.balance.hash"], shown["a.balance.load_bound"]) == ("peer", "125%")
+    assert shown["b.discovery.address"] == "http://127.0.0.1:8500"
+    assert shown["b.circuit_breaker.pending"] == "256"
+
+
 def test_a_wrong_file_has_no_effective_form(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors):
         effective(_file(tmp_path, BASES["top"] + "x: 1\n"), {})
@@ -250,7 +275,9 @@ def test_an_example_is_valid_and_sound(path: Path) -> None:
 def test_there_are_examples() -> None:
     names = {path.name for path in EXAMPLES}
 
-    assert {"smallest.yaml", "pod.yaml", "full.yaml", "tcp.yaml", "routes.yaml"} <= names
+    assert {
+        "smallest.yaml", "pod.yaml", "full.yaml", "tcp.yaml", "routes.yaml", "services.yaml",
+    } <= names  # fmt: skip
 
 
 @pytest.fixture(scope="module")

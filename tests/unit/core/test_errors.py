@@ -33,6 +33,7 @@ TABLE = [
     ("RateLimited", LocalError, "RL", 429, NEVER),
     ("Overflow", LocalError, "UO", 503, NEVER),
     ("Overloaded", LocalError, "OM", 503, NEVER),
+    ("FaultInjected", LocalError, "FI", 503, NEVER),
     ("InternalError", LocalError, "IE", 500, NEVER),
     ("NoHealthyUpstream", UpstreamError, "UH", 503, ALWAYS),
     ("ResolveFailed", UpstreamError, "DF", 503, ALWAYS),
@@ -49,7 +50,8 @@ TABLE = [
 def test_an_error_decides_flag_status_and_repeatability(
     name: str, side: type[ExchangeError], flag: str, status: int, repeatable: Repeatable
 ) -> None:
-    error = getattr(errors, name)("some_detail", "A sentence.")
+    its_own = {"status": 503} if name == "FaultInjected" else {}
+    error = getattr(errors, name)("some_detail", "A sentence.", **its_own)
 
     assert isinstance(error, side)
     assert isinstance(error, AmbassadorError)
@@ -68,8 +70,9 @@ def test_the_table_has_every_error_of_an_exchange() -> None:
     assert ours - sides == {row[0] for row in TABLE}
 
 
-def test_every_flag_is_given_by_an_error_but_the_one_of_retries() -> None:
-    assert {flag.value for flag in ResponseFlag} - {row[2] for row in TABLE} == {"URX"}
+def test_every_flag_is_given_by_an_error_but_those_that_stand_beside_one() -> None:
+    """Retries used up, a delay on purpose, a panic: no failures by themselves."""
+    assert {flag.value for flag in ResponseFlag} - {row[2] for row in TABLE} == {"URX", "DI", "HP"}
 
 
 @pytest.mark.parametrize("status", [400, 413, 414, 431, 501, 505])

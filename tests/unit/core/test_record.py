@@ -36,6 +36,7 @@ NAMES = [
     "request_id",
     "trace_id",
     "instance",
+    "not_retried",
 ]
 
 

@@ -14,7 +14,8 @@ from ambassador.policy.networks import is_allowed
     [
         "127.0.0.1", "127.255.0.1", "::1", "169.254.169.254", "fe80::1", "224.0.0.1", "ff02::1", "0.0.0.0", "::",
         "255.255.255.255", "fd00:ec2::254", "100.100.100.200", "::ffff:127.0.0.1", "::ffff:169.254.169.254",
-        "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "payments.internal", "",
+        "168.63.129.16", "192.0.0.192", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::7f00:1",
+        "payments.internal", "",
     ],
 )  # fmt: skip
 def test_this_machine_and_places_of_credentials_are_refused_in_any_spelling(host: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from random import Random
 from typing import Any
 
@@ -11,22 +12,53 @@ from ambassador.core.errors import ExchangeError
 from ambassador.core.model import Address, Endpoint, RequestHead, ResponseHead
 from ambassador.core.record import ExchangeRecord
 from ambassador.net.transport import Budget
+from ambassador.policy.balancing import BalanceSettings
+from ambassador.policy.circuit_breaker import CircuitBreakerSettings
 from ambassador.proxy.exchange import Exchange
 from ambassador.proxy.snapshot import Route, Target
 from ambassador.proxy.surroundings import Surroundings
-from ambassador.telemetry.metrics import RequestStats
+from ambassador.telemetry.metrics import RequestStats, RetryStats
+from ambassador.upstream.endpoint import EndpointState
 from ambassador.upstream.pool import Dial, Environment
-from ambassador.upstream.service import EndpointState, Service
+from ambassador.upstream.service import Service
 from ambassador.wire.field import HeadLimits, LineCache
 from tests.support.clock import FakeClock
+from tests.support.nobody import Nobody
 from tests.support.streams import RecordingStream
 
 
 class Loop:
-    """The only thing that is asked of a loop here: the time."""
+    """What is asked of a loop here: the time, and timers that fire when the test says `run`."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.time = clock.monotonic
+        self.timers: list[Timer] = []
+
+    def call_later(self, delay: float, callback: Callable[..., None], *args: Any) -> Timer:
+        timer = Timer(self.time() + delay, callback, args)
+        self.timers.append(timer)
+        return timer
+
+    def call_soon(self, callback: Callable[..., None], *args: Any) -> Timer:
+        return self.call_later(0.0, callback, *args)
+
+    def run(self) -> None:
+        """Call what is due, in its order."""
+        while due := sorted((x for x in self.timers if x.at <= self.time()), key=lambda x: x.at):
+            self.timers.remove(due[0])
+            due[0].callback(*due[0].args)
+
+
+class Timer:
+    """What `call_later` gives; a cancelled one does nothing."""
+
+    def __init__(self, at: float, callback: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.at = at
+        self.callback = callback
+        self.args = args
+
+    def cancel(self) -> None:
+        self.callback = lambda *_: None
 
 
 class Pool:
@@ -41,6 +73,9 @@ class Pool:
     def take(self, *, checked: bool) -> RecordingStream | None:
         self.checked.append(checked)
         return self.idle.pop() if self.idle else None
+
+    def evict(self) -> bool:
+        return bool(self.idle) and self.idle.pop() is not None
 
     def dial(self, waiter: Any) -> Dial:
         dial = Dial(waiter)
@@ -61,6 +96,7 @@ class Door:
         self.route = route
         self.refusal: BaseException | None = None
         self.is_remote = remote
+        self.peer = None
         self.response_extra = b"Via: 1.1 us\r\n"
         self.record = ExchangeRecord(direction="outbound", listener="main", protocol="HTTP/1.1")
         self.ended: list[Exchange] = []
@@ -87,12 +123,13 @@ class Scene:
         endpoints: int = 1,
         warm: bool = True,
         remote: bool = False,
-        chance: Callable[[], float] | None = None,
+        breaker: CircuitBreakerSettings | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.crashes: list[BaseException] = []
         self.budget = Budget(1024)
-        loop: Any = Loop(self.clock)
+        self.loop = Loop(self.clock)
+        loop: Any = self.loop
         self.surroundings = Surroundings(
             loop,
             clock=self.clock,
@@ -101,14 +138,19 @@ class Scene:
             budget=self.budget,
         )
         addresses = [Endpoint(Address("10.0.0.7", 8443 + at)) for at in range(endpoints)]
-        config = ServiceConfig("payments", tuple(addresses), balance="round_robin")
+        config = ServiceConfig(
+            "payments",
+            tuple(addresses),
+            balance=BalanceSettings(kind="round_robin"),
+            circuit_breaker=breaker or CircuitBreakerSettings(),
+        )
         self.service = Service(config, environment(loop), tls=None, random=Random(1))
         self.pools = [Pool() for _ in addresses]
         for state, pool in zip(self.service.endpoints, self.pools, strict=True):
             state.pool = pool  # type: ignore[assignment]
         self.settings = settings or RouteSettings()
         stats: Any = RequestStats  # counted by the ledger, which is not here
-        self.target = Target(self.service, self.settings, stats)
+        self.target = Target(self.service, self.settings, stats, retries=RetryStats())
         self.route = Route("pay", [(self.target, 1)], self.settings)
         self.door = Door(self.surroundings, self.route, remote=remote)
         self.downstream = RecordingStream()
@@ -118,6 +160,14 @@ class Scene:
             self.pools[0].idle.append(self.upstream)
         door: Any = self.door
         self.exchange = Exchange(door, self.downstream)
+
+    def beside(self) -> Scene:
+        """Give one more exchange at the same service."""
+        other = copy(self)
+        other.downstream = RecordingStream()
+        door: Any = self.door
+        other.exchange = Exchange(door, other.downstream)
+        return other
 
     @property
     def state(self) -> tuple[Any, Any]:
@@ -159,7 +209,7 @@ def environment(loop: Any) -> Environment:
         tasks=nothing,
         cache=LineCache(lambda _: 0),
         limits=HeadLimits(),
-        events=nothing,
+        events=Nobody(),
         wall=lambda: 0.0,
         forbidden=lambda _: False,
         budget=Budget(1024),

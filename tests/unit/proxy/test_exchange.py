@@ -32,16 +32,16 @@ class Emptied:
     def __init__(self, service: Service) -> None:
         self.endpoints = service.endpoints
         self.name = service.name
+        self.breaker = service.breaker
+        self.hashes = False
 
-    def pick(self, tried: object) -> None: ...
+    def pick(self, tried: object, key: object) -> None: ...
 
     def untried(self, tried: object) -> int:
         return 1
 
     def exhausted(self) -> ExchangeError:
         return NoHealthyUpstream("no_endpoint", "gone")
-
-    def connect_failed(self, state: object) -> None: ...
 
 
 # --- attempts
@@ -54,7 +54,9 @@ def test_a_request_on_an_idle_connection_goes_out_at_once() -> None:
 
     assert scene.upstream.names == ["write_head"]
     assert scene.upstream.ended
-    assert scene.upstream.extra == b"X-Request-Id: 1\r\n"
+    assert scene.upstream.extra == (
+        b"X-Request-Id: 1\r\nX-Envoy-Expected-Rq-Timeout-Ms: 15000\r\nX-Envoy-Attempt-Count: 1\r\n"
+    )
     assert scene.exchange.upstream_peer == scene.upstream.peer_text
     assert scene.pools[0].checked == [False], "policy.retry mends the race"
 
@@ -140,7 +142,6 @@ def test_endpoints_that_went_away_meanwhile_leave_the_first_reason() -> None:
 def test_a_failure_of_nobody_s_attempt_changes_nothing() -> None:
     scene = Scene()
 
-    scene.exchange.connect_failed(scene.endpoint)
     scene.exchange.attempt_failed(REFUSED)
 
     assert scene.downstream.calls == []
@@ -600,5 +601,5 @@ def test_everything_prints_its_state() -> None:
     scene.send()
 
     assert repr(scene.exchange) == "Exchange(b'GET', COMPLETE, AWAITED)"
-    assert repr(scene.exchange._attempt).startswith("Attempt(10.0.0.7:8443")
+    assert repr(scene.exchange.attempt).startswith("Attempt(10.0.0.7:8443")
     assert isinstance(scene.upstream, RecordingStream)

@@ -8,6 +8,7 @@ from ambassador.core.errors import (
     AccessDenied,
     ConnectFailed,
     ExchangeError,
+    FaultInjected,
     NoHealthyUpstream,
     NoRoute,
     Overloaded,
@@ -44,9 +45,9 @@ def test_what_passes_by_itself_says_when_to_come_again() -> None:
 
 
 def test_a_status_without_a_name_has_an_empty_phrase() -> None:
-    head, _, body = local_reply(NoRoute("no_route"), remote=False, status=599)
+    head, _, body = local_reply(FaultInjected("fault_abort", status=599), remote=False)
 
-    assert (head.status, head.reason, body) == (599, b"", b"no_route\n")
+    assert (head.status, head.reason, body) == (599, b"", b"fault_abort\n")
 
 
 def test_text_that_is_no_unicode_is_shown_all_the_same() -> None:

@@ -107,7 +107,7 @@ def test_the_keys_of_a_line_are_a_promise(opened: Opened) -> None:
     assert " ".join(line) == (
         "time direction listener route service endpoint method authority path protocol status flags phase detail"
         " bytes_received bytes_sent duration_ms upstream_duration_ms attempts peer peer_address tls_version"
-        " tls_group rule reason user_agent forwarded_for request_id trace_id instance"
+        " tls_group rule reason user_agent forwarded_for request_id trace_id instance not_retried"
     )
 
 

@@ -1,22 +1,10 @@
-"""Keys that are built in part, accepted by the processes of a test: `schema.UNFINISHED` is empty there."""
+"""A file whose service is found by discovery."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.ports import reserve_port
-from tests.support.sabotage import sabotage
-
-
-@pytest.fixture(autouse=True)
-def unfinished(tmp_path: Path) -> Iterator[None]:
-    """Import it into a module: all of its tests are behind the gate."""
-    with sabotage(tmp_path / "gate", constants={"ambassador.config.schema:UNFINISHED": []}):
-        yield
 
 
 def discovering(**discovery: Any) -> dict[str, Any]:
