@@ -99,7 +99,9 @@ class RingHash(Generic[K]):
         self._weights = {candidate: candidate.weight for candidate in candidates}
         self._total = sum(self._weights.values())
         known = self._weights.items() <= self._ring.items()
-        if not known or len(self._ring) > 2 * len(candidates) + 8:  # forget those that went
+        # A list is what is left after some tries, a tuple a new set: then forget those that went.
+        is_set = type(candidates) is tuple
+        if not known or (is_set and len(self._ring) > 2 * len(candidates) + 8):
             self._build()
 
     def _build(self) -> None:

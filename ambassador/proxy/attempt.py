@@ -53,10 +53,10 @@ class Attempt:
     def connect(self, *, tunnel: bool) -> None:
         """Have a connection made, now or when one may be; `upstream_ready`, `tunnel_ready` or `attempt_failed` follows.
 
-        Errors: Overflow when too many wait for that already.
+        Errors: Overflow when there is no place for a tunnel, or too many wait for one already.
         """
         self._is_tunnel = tunnel
-        self.state.service.admission.ask(self)
+        self.state.service.admission.ask(self, may_wait=not tunnel)
 
     def redirect(self, carried: Carried) -> None:
         """What comes from now on is another's: a hedge has become the attempt."""

@@ -2,8 +2,8 @@
 first.
 
 Knows one exchange and the route's settings; whether something may be repeated says `policy.retry`. Exchanges of other
-routes have none of this. A retry keeps its place in the service's budget until the exchange ends: given back earlier,
-a storm would count its pauses as calm.
+routes have none of this. A retry keeps its place in the service's budget until a response is relayed: given back
+earlier, a storm would count its pauses as calm.
 """
 
 from __future__ import annotations
@@ -175,13 +175,14 @@ class Repeats:
         if retry is None:
             return False
         chance = exchange.door.surroundings.chance
-        if asked_s is not None:
-            pause = asked_s * (1 + _SPREAD * chance())
-        else:
-            pause = pause_s(
-                retry.attempts - 1 - self._attempts_left,
-                base_s=retry.backoff_base_s, max_s=retry.backoff_max_s, chance=chance(),
-            )  # fmt: skip
+        pause = pause_s(
+            retry.attempts - 1 - self._attempts_left,
+            base_s=retry.backoff_base_s, max_s=retry.backoff_max_s, chance=chance(),
+        )  # fmt: skip
+        if (
+            asked_s is not None
+        ):  # but never without the back-off: 0 would bring all of them back at once
+            pause = max(pause, asked_s * (1 + _SPREAD * chance()))
         breaker = self._target.service.admission.breaker
         more = RetryFacts(
             flag=flag,
@@ -252,6 +253,7 @@ class Repeats:
         if (
             exchange.head.method in IDEMPOTENT
             and exchange.bytes_received == 0
+            and not exchange.trailers
             and not exchange.head.upgrade  # two of them would be two tunnels
         ):
             loop = exchange.door.surroundings.loop
@@ -311,6 +313,7 @@ class Repeats:
         self.try_due = NEVER
         self._body = None
         self._charge(-self._charged)
+        self._give_place_back()  # a stream or tunnel may go on for hours
         self._stop(attempt)
 
     def end(self, error: ExchangeError | None) -> None:
@@ -323,6 +326,9 @@ class Repeats:
                 or ResponseFlag.RETRIES_EXHAUSTED in self._exchange.mark.split(",")
             )
             self._target.retries.count("failed" if failed else "ok", self._retried)
+        self._give_place_back()
+
+    def _give_place_back(self) -> None:
         if self._has_place:
             self._has_place = False
             self._target.service.admission.breaker.retries -= 1

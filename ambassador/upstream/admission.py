@@ -58,11 +58,18 @@ class Admission:
         if self.breaker.is_full:
             raise self._overflow("requests", f"{self.breaker.requests} requests are in flight")
 
-    def ask(self, asking: Asking) -> None:
-        """Let it have a connection, at once or when one is free. Errors: Overflow when too many wait already."""
+    def ask(self, asking: Asking, *, may_wait: bool = True) -> None:
+        """Let it have a connection, at once or when one is free.
+
+        A tunnel may not wait: its client would hang on a connection that says nothing, for hours (Envoy closes it too).
+        Errors: Overflow when there is no place, or too many wait for one already.
+        """
         if not self.waiting and self._has_place():
             asking.connection_allowed()
             return
+        if not may_wait:
+            what = f"{self.breaker.connections} connections are open"
+            raise self._overflow("connections", what)
         if len(self.waiting) >= self.breaker.max_pending:
             raise self._overflow("pending", f"{len(self.waiting)} requests wait for a connection")
         self.waiting[asking] = None

@@ -397,7 +397,9 @@ class Service:
             state.pool.retire()
 
     def close(self) -> None:
-        """Close idle connections; busy ones close when their exchange has ended."""
+        """Close idle connections; busy ones close when their exchange has ended. Nobody is checked any more."""
+        if self._checker is not None:
+            self._checker.close()
         for state in self._all():
             state.pool.close()
 

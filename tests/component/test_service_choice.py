@@ -367,3 +367,24 @@ async def test_checks_slow_down_when_the_service_was_not_used_for_a_while() -> N
 
     assert (fresh, silent, used) == (True, False, True)
     assert not service._had_traffic(60.0)
+
+
+@virtual_time
+async def test_a_tunnel_does_not_wait_for_a_place() -> None:
+    """Its client would hang on a connection that says nothing."""
+    log: list[str] = []
+    admission = Admission(
+        "a",
+        CircuitBreakerSettings(connections=1),
+        asyncio.get_running_loop(),
+        evict=lambda: False,
+        crashed=NOTHING,
+    )
+    admission.ask(Asking(log, "1"), may_wait=False)
+    admission.taken()
+
+    with pytest.raises(Overflow) as caught:
+        admission.ask(Asking(log, "2"), may_wait=False)
+
+    assert caught.value.detail == "circuit_breaker_connections"
+    assert (log, admission.waiting) == (["1"], {})

@@ -354,6 +354,21 @@ def test_the_app_has_a_ceiling_too_and_a_peer_hears_the_bare_status(
     assert body == b""
 
 
+def test_a_tunnel_beyond_the_connections_is_closed_at_once(tmp_path: Path) -> None:
+    """protocol: tcp; Envoy does the same."""
+    own = f"127.0.0.1:{reserve_port()}"
+    peer = ScriptedPeer(silent)
+    more = {"listen": own, "protocol": "tcp", "circuit_breaker": {"connections": 1}}
+    with before(tmp_path, peer, **more) as sidecar, connect(sidecar.service("a")) as first:
+        first.send(b"a")
+        peer.wait_for_connection()
+        with connect(sidecar.service("a")) as second:
+            assert second.read_to_end() == b""
+        record = sidecar.wait_for_record(flags="UO")
+
+    assert record["detail"] == "circuit_breaker_connections"
+
+
 # --- deadlines
 
 

@@ -852,3 +852,37 @@ def test_a_retry_prefers_a_good_endpoint_that_was_tried_to_a_bad_one() -> None:
 
     assert scene.exchange.attempt is not None
     assert scene.exchange.attempt.state is first
+
+
+def test_a_place_in_the_budget_is_given_back_with_the_response_s_begin() -> None:
+    """A stream that was retried once must not take a place from others for hours."""
+    scene = retrying()
+    scene.send()
+    fail(scene)
+    pause(scene)
+    assert scene.service.breaker.retries == 1
+
+    current(scene).receiver.response_head(answer(length=None), False)
+
+    assert scene.service.breaker.retries == 0
+    assert not scene.exchange.over
+
+
+def test_a_pause_of_none_is_the_back_off() -> None:
+    """Retry-After: 0 would bring everybody back at once."""
+    scene = retrying()
+    scene.send()
+
+    current(scene).receiver.response_whole(with_retry_after(503, b"0"), b"")
+
+    assert scene.loop.timers[-1].at > scene.clock.monotonic()
+
+
+def test_trailers_are_never_hedged() -> None:
+    scene = hedging()
+    scene.send(b"PUT", end=False, length=None)
+    scene.exchange.trailers_received([Field(b"x-sum", b"7", 0, b"X-Sum: 7")])
+
+    pause(scene, 0.5)
+
+    assert scene.exchange.attempts == 1
