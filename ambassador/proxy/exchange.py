@@ -104,8 +104,7 @@ class Exchange:
         self.decision: Decision | None = None
         self.error: ExchangeError | None = None
         self.phase = Phase.RELAY
-        self.mark = ""  # a flag beside the error's, or without one
-        self.not_retried = ""
+        self.mark = self.not_retried = ""  # a flag beside the error's, or without one; a reason
 
     def __repr__(self) -> str:
         return (
@@ -535,6 +534,7 @@ class Exchange:
         self.error = error
         if self.repeats is not None:
             self.repeats.end(error)
+            self.repeats = None  # the cycle through it would wait for the rare collector
         if error is not None:
             # Its traceback keeps the bytes behind this request, till the rare collection: 27 KB a refusal (E3).
             error.__traceback__ = error.__context__ = None

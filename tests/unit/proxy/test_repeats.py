@@ -886,3 +886,13 @@ def test_trailers_are_never_hedged() -> None:
     pause(scene, 0.5)
 
     assert scene.exchange.attempts == 1
+
+
+def test_an_exchange_that_is_over_is_free_of_cycles() -> None:
+    """1.2 KiB a request waited for the rare collector."""
+    scene = retrying()
+    scene.send()
+
+    current(scene).receiver.response_whole(answer(length=2), b"ok")
+
+    assert scene.exchange.repeats is None
