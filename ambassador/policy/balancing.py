@@ -59,7 +59,6 @@ class Balancer(Protocol[Picked]):
         self,
         candidates: Sequence[Picked],
         random: Random,
-        *,
         key: bytes | None = None,
         now: float = 0.0,
     ) -> Picked: ...
@@ -139,14 +138,16 @@ class LeastRequest(Generic[L]):
             candidates is not self._seen or type(candidates) is not tuple
         ):  # a list may have been changed
             self._study(candidates)
-        first = draw(self._bounds, count, random)
+        # --- `draw`, inlined for equal weights, as nearly all are: 0.3 us of 1.1 with three candidates
+        bounds = self._bounds
+        first = int(random.random() * count) if bounds is None else draw(bounds, count, random)
+        # ---
         best = candidates[first]
-        if count < _EXACT_BELOW:
-            for rival in candidates:
-                if rival.outstanding * best.weight < best.outstanding * rival.weight:
-                    best = rival
+        if not best.outstanding:  # nobody is less busy
             return best
-        second = draw(self._bounds, count, random)
+        if count < _EXACT_BELOW:
+            return _least(candidates, best)
+        second = draw(bounds, count, random)
         if second == first:
             second = (first + 1) % count
         rival = candidates[second]
@@ -158,3 +159,12 @@ class LeastRequest(Generic[L]):
 
     def __repr__(self) -> str:
         return f"LeastRequest({len(self._seen)} candidates)"
+
+
+def _least(candidates: Sequence[L], best: L) -> L:
+    """Give the least busy by weight; `best` stays unless another is strictly less busy."""
+    load, weight = best.outstanding, best.weight
+    for rival in candidates:
+        if rival.outstanding * weight < load * rival.weight:
+            best, load, weight = rival, rival.outstanding, rival.weight
+    return best

@@ -137,7 +137,7 @@ _SECRET_PARTS: Final = (
 )
 
 #: An alias of one of these is dropped: two readers would see two values of what we set or frame by (threats G1).
-_ALIAS_DROPPED: Final = WIRE_ROLES | REQUEST_ID | EXPECTED_TIMEOUT
+_ALIAS_DROPPED: Final = WIRE_ROLES | REQUEST_ID | EXPECTED_TIMEOUT | ATTEMPT_COUNT
 
 _RESPONSE_PREFIX: Final = b"x-ambassador-"
 _TRAILER_REFUSED: Final = ~(CREDENTIAL)  # any role but this: RFC 9110 §6.5.1

@@ -97,7 +97,7 @@ class LeastLatency(Generic[T]):
         return f"LeastLatency({len(self._seen)} candidates)"
 
     def pick(
-        self, candidates: Sequence[T], random: Random, *, key: bytes | None = None, now: float = 0.0
+        self, candidates: Sequence[T], random: Random, key: bytes | None = None, now: float = 0.0
     ) -> T:
         """Give a candidate; there must be one. `key` is not used."""
         count = len(candidates)

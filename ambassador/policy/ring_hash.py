@@ -62,7 +62,7 @@ class RingHash(Generic[K]):
         return f"RingHash({len(self._ring)} endpoints, {len(self._points)} points)"
 
     def pick(
-        self, candidates: Sequence[K], random: Random, *, key: bytes | None = None, now: float = 0.0
+        self, candidates: Sequence[K], random: Random, key: bytes | None = None, now: float = 0.0
     ) -> K:
         """Give the candidate of a key, of a random place without one; there must be one. `now` is not used."""
         if len(candidates) == 1:

@@ -424,7 +424,7 @@ class Exchange:
         service = self.target.service  # type: ignore[union-attr]  # routed
         if service.breaker.requests >= service.breaker.max_requests:
             service.admission.admit()
-        key = service.key_of(self.head, self.door.record.peer) if service.hashes else None
+        key = service.key_of(self.head, self.door.record) if service.hashes else None
         state = service.pick(self.tried, key)
         if state is None:
             raise service.exhausted()

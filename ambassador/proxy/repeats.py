@@ -158,9 +158,12 @@ class Repeats:
             return False
         facts = attempt.facts_of_response(exchange.head.method, Repeatable.IDEMPOTENT)
         asked_s = _asked_pause(head) if retry.retry_after else None
-        if self._promote_hedge(whole=whole):
-            return True
-        return self._retries(facts, status=head.status, asked_s=asked_s, whole=whole)
+        goes_on = self._promote_hedge(whole=whole) or self._retries(
+            facts, status=head.status, asked_s=asked_s, whole=whole
+        )
+        if goes_on:  # what is not relayed is nothing that the log may call the answer
+            exchange.status, exchange.upstream_s = 0, None
+        return goes_on
 
     def _retries(
         self,
@@ -268,7 +271,7 @@ class Repeats:
         if not (self._has_place or breaker.has_retry) or breaker.is_full:
             self._target.retries.skip(Skipped.BUDGET)
             return
-        key = service.key_of(exchange.head, exchange.door.record.peer) if service.hashes else None
+        key = service.key_of(exchange.head, exchange.door.record) if service.hashes else None
         state = service.pick(exchange.tried, key)
         if state is None:
             return  # no other endpoint: the same one twice would be no help
@@ -291,6 +294,8 @@ class Repeats:
     def hedge_failed(self) -> None:
         """The second one brought nothing; the first goes on alone."""
         self._hedge = None
+        if self._exchange.attempt is not None:
+            _name_last(self._exchange, self._exchange.attempt)
 
     def _promote_hedge(self, *, whole: bool = False) -> bool:
         """The first one has failed while the second is under way: wait for that."""
@@ -341,10 +346,8 @@ class Repeats:
         hedge, self._hedge = self._hedge, None
         if hedge is not None:
             hedge.abandon()
-            if winner is not None:  # the log names the last one, which is who answered
-                exchange = self._exchange
-                others = tuple(state for state in exchange.tried if state is not winner.state)
-                exchange.tried = (*others, winner.state)
+            if winner is not None:
+                _name_last(self._exchange, winner)
 
 
 def _asked_pause(head: ResponseHead) -> float | None:
@@ -354,6 +357,12 @@ def _asked_pause(head: ResponseHead) -> float | None:
             asked = retry_after_s(field.value)
             return None if asked is None else min(asked, _LONGEST_RETRY_AFTER_S)
     return None
+
+
+def _name_last(exchange: Exchange, attempt: Attempt) -> None:
+    """Put its endpoint behind the others that were tried: the log names the last one, which is who goes on."""
+    others = tuple(state for state in exchange.tried if state is not attempt.state)
+    exchange.tried = (*others, attempt.state)
 
 
 def _take_over(exchange: Exchange, hedge: Hedge) -> None:

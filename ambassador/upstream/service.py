@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ambassador.config.model import ServiceConfig
     from ambassador.core.model import Endpoint, RequestHead, ResponseHead
+    from ambassador.core.record import ExchangeRecord
     from ambassador.policy.balancing import Balancer
     from ambassador.policy.outlier import Ejection
     from ambassador.upstream.pool import Environment, SessionTls
@@ -48,7 +49,8 @@ class Service:
     """Endpoints, their balancer and their pools."""
 
     __slots__ = (
-        "_balancer", "_checker", "_due", "_environment", "_far", "_far_balancer", "_leaving", "_near", "_near_share",
+        "_balancer", "_checker", "_due", "_environment", "_far", "_far_balancer", "_is_plain", "_leaving", "_near",
+        "_near_share",
         "_now", "_outliers", "_probes", "_random", "_served_before", "_tick_at", "_tls", "_used_at", "admission",
         "breaker", "config", "endpoints", "hashes", "is_panicking", "is_pending", "name", "zone",
     )  # fmt: skip
@@ -92,6 +94,7 @@ class Service:
         self._near: tuple[EndpointState, ...] = ()
         self._far: tuple[EndpointState, ...] = ()
         self._near_share = 1.0
+        self._is_plain = False  # there is somebody near, and nothing else to think of
         self._probes: list[EndpointState] = []  # ejected ones whose time is over
         self.is_panicking = False
         self._due = _LOOK_NOW
@@ -170,8 +173,12 @@ class Service:
         """Give the number of endpoints at which no attempt has been made."""
         return sum(1 for state in self.endpoints if state not in tried)
 
-    def key_of(self, head: RequestHead, peer: str) -> bytes | None:
-        """Give what ring_hash goes by in a request; None: it has nothing of the kind."""
+    def key_of(self, head: RequestHead, record: ExchangeRecord) -> bytes | None:
+        """Give what ring_hash goes by in a request; None: it has nothing of the kind.
+
+        A peer without a certificate, as an app is, is told by its address.
+        """
+        peer = record.peer or record.peer_address.rpartition(":")[0]
         return hash_key(self.config.balance, head, peer)
 
     def pick(
@@ -181,16 +188,16 @@ class Service:
         now = self._now()
         if now >= self._due:
             self._look(now)
+        near = self._near
+        if self._is_plain and not tried:  # nearly always
+            return near[0] if len(near) == 1 else self._balancer.pick(near, self._random, key, now)
         if tried:
             return self._pick_another(tried, key, now)
         if self._probes and (probe := self._next_probe(now)) is not None:
             return probe
         if self._far and self._random.random() >= self._near_share:
-            return self._far_balancer.pick(self._far, self._random, key=key, now=now)
-        near = self._near
-        if len(near) == 1:
-            return near[0]
-        return self._balancer.pick(near, self._random, key=key, now=now) if near else None
+            return self._far_balancer.pick(self._far, self._random, key, now)
+        return self._balancer.pick(near, self._random, key, now) if near else None
 
     def _pick_another(
         self, tried: Collection[EndpointState], key: bytes | None, now: float
@@ -203,7 +210,7 @@ class Service:
         for states in groups:
             left = [state for state in states if state not in tried]
             if left:
-                return self._balancer.pick(left, self._random, key=key, now=now)
+                return self._balancer.pick(left, self._random, key, now)
         return None
 
     def has_good(self, tried: Collection[EndpointState]) -> bool:
@@ -248,6 +255,7 @@ class Service:
         self._near, self._far, self._near_share = choice.near, choice.far, choice.near_share
         if self.hashes and choice.far:  # a key keeps its endpoint, whatever chance says
             self._near, self._far = choice.near + choice.far, ()
+        self._is_plain = bool(self._near) and not self._far and not self._probes
         if choice.panicking != self.is_panicking:
             self.is_panicking = choice.panicking
             self._environment.events.panic_changed(self.name, panicking=choice.panicking)

@@ -9,13 +9,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.load import closed_loop, report
+from benchmarks.load import closed_loop, report, services
 from benchmarks.load.errors import LoadError
 from benchmarks.load.machine import facts
 from benchmarks.load.measures import LATENCY, MEASURES, Figures, Plan, measure, windows
 from benchmarks.load.processes import Cores, choose_cores
 from benchmarks.load.results import Results
-from benchmarks.load.targets import DIRECT, KINDS, NAMES, USUAL, Arena
+from benchmarks.load.targets import DIRECT, KINDS, NAMES, Arena
 
 _QUICK_TARGETS = (DIRECT, "envoy", "ambassador")
 
@@ -48,6 +48,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     add("--only", type=lambda text: _words(MEASURES, text), help=f"of {','.join(MEASURES)}")
     add("--connections", type=_numbers, default=(1, 16, 64), help="of the CPU windows (1,16,64)")
     add("--rates", type=_numbers, help="requests/s of the latency windows (200,1000)")
+    add("--services", action="store_true", help="instead: one endpoint against three with checks")
     add("-o", "--output", choices=("md", "json"), default="md")
     return parser.parse_args(arguments)
 
@@ -69,7 +70,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _targets(options: argparse.Namespace, plan: Plan) -> list[str]:
     """Choose the targets; what is added by a proxy needs the direct way beside it."""
-    chosen = options.targets or list(_QUICK_TARGETS if options.quick else USUAL)
+    chosen = options.targets or list(_QUICK_TARGETS if options.quick else NAMES)
     if LATENCY in plan.measures and DIRECT not in chosen:
         chosen = [DIRECT, *chosen]
     for problem in [closed_loop.missing(), KINDS["nginx"].missing()]:
@@ -122,10 +123,26 @@ def _stop(*_: object) -> None:
     raise SystemExit(143)
 
 
+def _services(starts: int, arguments: list[str]) -> int:
+    try:
+        known = facts(["ambassador"], arguments)
+        result = services.run(starts)
+    except LoadError as error:
+        sys.stderr.write(f"no result: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    lines = "\n".join(f"* {name}: {value}" for name, value in known.items())
+    sys.stdout.write(f"{lines}\n\n{result}\n")
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Run; 0 with a result, 1 without one, 2 for wrong usage, 130 after ^C."""
     options = _arguments(arguments)
     signal.signal(signal.SIGTERM, _stop)
+    if options.services:
+        return _services(options.repeat or 4, arguments)
     plan = _plan(options)
     repeat = options.repeat or (2 if options.quick else 8)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.load.place import KEPT_CONNECTIONS, LOOPBACK, SERVICE, Commands, Kind, Place, Ports
@@ -22,64 +23,70 @@ _OUTBOUND = """
 outbound: {{listen: "{loopback}:{ports.outbound}"}}
 services:
   {service}:
-    endpoints: ["{loopback}:{ports.inbound}"]
+    endpoints: [{endpoints}]
     peer: {{spiffe: "{payments.spiffe}"}}
     pool: {{max_idle: {kept}}}
-"""
-# The same, with endpoints to choose from and to look after: what it costs beside KIND is the price of that.
-_OUTBOUND_OF_THREE = """
-outbound: {{listen: "{loopback}:{ports.outbound}"}}
-services:
-  {service}:
-    endpoints: ["127.0.0.1:{ports.inbound}", "127.0.0.2:{ports.inbound}", "127.0.0.3:{ports.inbound}"]
-    peer: {{spiffe: "{payments.spiffe}"}}
-    pool: {{max_idle: {kept}}}
-    health_check: {{path: /, interval: 1s, expect: ["200-499"]}}
-    outlier_detection: {{}}
 """
 # Handshakes are measured one after the other from a single source, faster than a sidecar's default ceiling.
 _INBOUND = """
+limits: {{handshake_rate: 100000/s}}
 inbound:
-  listen: "{inbound}:{ports.inbound}"
+"""
+_LISTENER = """
+- name: inbound-{port}
+  listen: "{loopback}:{port}"
   app: {{address: "{loopback}:{app_port}", pool: {{max_idle: {kept}}}}}
   allow: [{{name: web, spiffe: "{web.spiffe}"}}]
-limits: {{handshake_rate: 100000/s}}
 """
 
 
-def _command(name: str, place: Place, ports: Ports, *, direction: str, template: str) -> list[str]:
-    inbound = direction == "inbound"
-    config = place.folder / f"{name}-{direction}.yaml"
-    text = (_COMMON + template).format(
-        workload=place.payments if inbound else place.web,
-        web=place.web,
-        payments=place.payments,
-        loopback=LOOPBACK,
-        inbound=LOOPBACK if name == "ambassador" else "0.0.0.0",  # all of 127.0.0.0/8
-        service=SERVICE,
-        ports=ports,
-        admin_port=ports.inbound_admin if inbound else ports.outbound_admin,
-        access_log=config.with_suffix(".access"),
-        app_port=place.app_port,
-        kept=KEPT_CONNECTIONS,
+def commands(
+    place: Place, ports: Ports, *, label: str, inbound: Sequence[int], service: str = ""
+) -> Commands:
+    """Give both sidecars, the outbound one with an endpoint for each port of the inbound one.
+
+    `service`: more lines of the service. Files are named after `label`.
+    """
+    values = {
+        "web": place.web,
+        "payments": place.payments,
+        "loopback": LOOPBACK,
+        "service": SERVICE,
+        "ports": ports,
+        "endpoints": ", ".join(f'"{LOOPBACK}:{port}"' for port in inbound),
+        "app_port": place.app_port,
+        "kept": KEPT_CONNECTIONS,
+    }
+    listeners = "".join(_LISTENER.format(port=port, **values) for port in inbound)
+    before = _COMMON.format(
+        workload=place.web,
+        admin_port=ports.outbound_admin,
+        access_log=place.folder / f"{label}-outbound.access",
+        **values,
     )
+    behind = _COMMON.format(
+        workload=place.payments,
+        admin_port=ports.inbound_admin,
+        access_log=place.folder / f"{label}-inbound.access",
+        **values,
+    )
+    return Commands(
+        _command(
+            place.folder / f"{label}-outbound.yaml", before + _OUTBOUND.format(**values) + service
+        ),
+        _command(
+            place.folder / f"{label}-inbound.yaml", behind + _INBOUND.format(**values) + listeners
+        ),
+    )
+
+
+def _command(config: Path, text: str) -> list[str]:
     config.write_text(text)
     return [sys.executable, "-m", "ambassador", "run", "-c", str(config)]
 
 
 def _prepare(place: Place, ports: Ports) -> Commands:
-    return _commands("ambassador", place, ports, outbound=_OUTBOUND)
-
-
-def _prepare_three(place: Place, ports: Ports) -> Commands:
-    return _commands("services", place, ports, outbound=_OUTBOUND_OF_THREE)
-
-
-def _commands(name: str, place: Place, ports: Ports, *, outbound: str) -> Commands:
-    return Commands(
-        _command(name, place, ports, direction="outbound", template=outbound),
-        _command(name, place, ports, direction="inbound", template=_INBOUND),
-    )
+    return commands(place, ports, label="ambassador", inbound=[ports.inbound])
 
 
 def _version() -> str:
@@ -103,5 +110,3 @@ def _missing() -> str:
 
 
 KIND = Kind("ambassador", _missing, _version, _prepare, ".access")
-#: Three endpoints with health checks and outlier detection on; only when it is asked for.
-SERVICES = Kind("services", _missing, _version, _prepare_three, ".access")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,9 @@ from benchmarks.load.processes import Cores, Process
 
 DIRECT = "direct"
 KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (nginx.KIND, haproxy.KIND, envoy.KIND, ambassador.KIND, ambassador.SERVICES)
+    kind.name: kind for kind in (nginx.KIND, haproxy.KIND, envoy.KIND, ambassador.KIND)
 }
 NAMES = (DIRECT, *KINDS)
-#: What is measured when nobody says what.
-USUAL = NAMES[:-1]
 _START_TIMEOUT_S = 20.0
 _LOG_LINES = 5  # the least that any choice of windows makes: a few requests
 
@@ -44,8 +42,9 @@ class Target:
 class Arena:
     """Everything that one repetition needs alive: the application and all targets."""
 
-    def __init__(self, folder: Path, cores: Cores) -> None:
+    def __init__(self, folder: Path, cores: Cores, kinds: Mapping[str, Kind] = KINDS) -> None:
         self.cores = cores
+        self._kinds = kinds
         folder.mkdir()
         authority = Authority(folder)
         self.place = Place(
@@ -77,7 +76,7 @@ class Arena:
         for name, target in self.targets.items():
             for process in target.proxies:
                 _check_log(
-                    process.name, self.place.folder / (process.name + KINDS[name].log_suffix)
+                    process.name, self.place.folder / (process.name + self._kinds[name].log_suffix)
                 )
 
     def load(
@@ -90,7 +89,7 @@ class Arena:
         if name == DIRECT:
             return Target(name, self.place.app_port, 0, None, None)
         ports = Ports(*free_ports(4))
-        commands = KINDS[name].prepare(self.place, ports)
+        commands = self._kinds[name].prepare(self.place, ports)
         inbound = self._start(f"{name}-inbound", self.cores.proxies, commands.inbound)
         outbound = self._start(f"{name}-outbound", self.cores.proxies, commands.outbound)
         return Target(name, ports.outbound, ports.inbound, outbound, inbound)

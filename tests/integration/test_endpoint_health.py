@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.integration.test_resilience import ask, before, failing
 from tests.support.certificates import Authority, server_context
-from tests.support.peers import App, ReceivedRequest, response
+from tests.support.peers import App, PeerConnection, ReceivedRequest, request, response
 from tests.support.ports import reserve_port
 from tests.support.process import Ambassador, Pod, running_ambassador
 from tests.support.waiting import eventually
@@ -181,6 +182,25 @@ def test_the_same_key_goes_to_the_same_endpoint(
         owners = [set(who(sidecar, 3, line.format(number))) for number in range(20)]
 
     assert all(len(owner) == 1 for owner in owners)
+    assert set.union(*owners) == {b"0", b"1", b"2"}
+
+
+def test_a_client_goes_to_the_same_endpoint(tmp_path: Path) -> None:
+    """`hash: peer`: an app has no certificate, so its address says who it is."""
+    peers = [Named(b"%d" % number) for number in range(3)]
+    owners = []
+    with before(tmp_path, *peers, balance={"kind": "ring_hash", "hash": "peer"}) as sidecar:
+        for number in range(2, 22):
+            found = set()
+            for _ in range(3):
+                with socket.create_connection(
+                    sidecar.outbound, source_address=(f"127.0.0.{number}", 0)
+                ) as sock:
+                    sock.sendall(request(host="a"))
+                    found.add(PeerConnection(sock).read_message()[-1:])
+            owners.append(found)
+
+    assert all(len(found) == 1 for found in owners)
     assert set.union(*owners) == {b"0", b"1", b"2"}
 
 

@@ -377,10 +377,16 @@ def test_an_app_s_time_can_only_shorten_ours_and_goes_on(
     app: App, tmp_path: Path, sent: str, told: int
 ) -> None:
     with before(tmp_path, app) as sidecar:
-        ask(sidecar, f"X-Envoy-Expected-Rq-Timeout-Ms: {sent}", "X-Envoy-Attempt-Count: 7")
+        ask(
+            sidecar,
+            f"X-Envoy-Expected-Rq-Timeout-Ms: {sent}",
+            "X-Envoy-Attempt-Count: 7",
+            "X_Envoy_Attempt_Count: 8",
+        )
 
     assert app.requests[0].value("x-envoy-expected-rq-timeout-ms") == b"%d" % told
     assert app.requests[0].value("x-envoy-attempt-count") == b"1"
+    assert not app.requests[0].values("x_envoy_attempt_count"), "CGI would see two values of one"
 
 
 def test_a_peer_s_time_ends_its_request(authority: Authority, tmp_path: Path) -> None:

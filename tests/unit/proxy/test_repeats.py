@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from ambassador.config.model import RouteSettings
-from ambassador.core.errors import ConnectFailed, ExchangeError, UpstreamClosed, UpstreamReset
+from ambassador.core.errors import (
+    ConnectFailed,
+    DownstreamClosed,
+    ExchangeError,
+    UpstreamClosed,
+    UpstreamReset,
+)
 from ambassador.core.model import Field, RequestHead, ResponseHead
 from ambassador.policy.circuit_breaker import CircuitBreakerSettings
 from ambassador.policy.retry import RetrySettings
@@ -896,3 +902,27 @@ def test_an_exchange_that_is_over_is_free_of_cycles() -> None:
     current(scene).receiver.response_whole(answer(length=2), b"ok")
 
     assert scene.exchange.repeats is None
+
+
+def test_an_answer_that_is_not_relayed_is_nothing_that_the_log_may_call_the_answer() -> None:
+    """Who leaves in the pause is logged with status 0."""
+    scene = retrying()
+    scene.send()
+    current(scene).receiver.response_whole(answer(503, length=2), b"no")
+
+    scene.exchange.stream_reset(DownstreamClosed("downstream_closed"))
+
+    assert (scene.exchange.status, scene.exchange.upstream_s) == (0, None)
+
+
+def test_when_a_hedge_fails_the_log_names_the_first_one() -> None:
+    scene = hedging()
+    scene.send()
+    first = scene.exchange.tried[0]
+    second: Any = next(pool.idle[0] for pool in scene.pools if pool.idle)
+    pause(scene, 0.5)
+    assert scene.exchange.tried[-1] is not first
+
+    second.receiver.attempt_failed(RESET)
+
+    assert scene.exchange.tried[-1] is first
