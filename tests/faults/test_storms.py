@@ -117,8 +117,7 @@ async def test_without_retry_only_what_was_on_its_way_is_lost(
 
     lost = failures(outcomes)
     figures(f"{summary(outcomes)}; lost {len(lost)}")
-    assert all(abs(outcome.due_s - 1.0) < 0.5 for outcome in lost)
-    assert len(lost) < RATE // 10
+    assert all(outcome.due_s < 1.0 for outcome in lost), "nothing that began after the kill"
 
 
 async def test_an_endpoint_that_hangs_is_left_alone_after_a_few_requests(
@@ -162,13 +161,12 @@ async def test_an_endpoint_that_takes_no_connection_is_left_alone_at_once(
             _,
         ):
             outcomes = await storm(port_of(sidecar), rate=RATE, seconds=3.0)
-        slow = [outcome for outcome in outcomes if outcome.took_s >= 0.3]
+            records = sidecar.wait_for_records(len(outcomes))
+        met = sum(record["attempts"] > 1 for record in records)
 
-    figures(f"{summary(outcomes)}; {len(slow)} met it")
+    figures(f"{summary(outcomes)}; {met} met it")
     assert failures(outcomes) == []
-    assert len(slow) < len(outcomes) // 2, (
-        "a third of the requests would have, were it not left alone"
-    )
+    assert 0 < met < len(outcomes) // 4, "without that, a third"
 
 
 async def test_a_storm_of_retries_stays_within_its_budget(tmp_path: Path, figures: Figures) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,137 +15,78 @@ import dns.rrset
 import pytest
 
 from tests.support.discovering import discovering
-from tests.support.foreign import Program
-from tests.support.peers import App, exchange, request
+from tests.support.naming import HOST, Dnsmasq
+from tests.support.peers import exchange, request
 from tests.support.ports import reserve_port
-from tests.support.process import Ambassador, running_ambassador
-from tests.support.programs import require_program
+from tests.support.process import running_ambassador
+from tests.support.traffic import app, ready, traffic, who_answers
 from tests.support.waiting import eventually
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
-NAME = "pay.test.internal"
-NAMED = "127.0.0.9"  # whose UDP port is free: `reserve_port` holds that of 127.0.0.1
-
-
-def app(name: bytes, host: str, port: int) -> App:
-    return App(lambda _: OK + name, host=host, port=port)
-
-
-class NameServer:
-    """A dnsmasq whose records are the lines of a hosts file."""
-
-    def __init__(self, folder: Path) -> None:
-        self._hosts = folder / "hosts"
-        self.port = reserve_port()
-        self._hosts.write_text("", encoding="ascii")
-        command = [
-            require_program("dnsmasq"), "--keep-in-foreground", "--no-resolv", "--no-hosts", "--pid-file",
-            "--conf-file=/dev/null", "--local-ttl=1", "--local=/internal/", "--bind-interfaces",
-            f"--listen-address={NAMED}", f"--user={getpass.getuser()}", f"--port={self.port}",
-            f"--addn-hosts={self._hosts}",
-        ]  # fmt: skip
-        self.program = Program(command, folder, ports=[])
-
-    def wait_until_ready(self) -> None:
-        """Wait until it takes a connection."""
-        eventually(self._takes, "dnsmasq")
-
-    def _takes(self) -> bool:
-        with socket.socket() as sock:
-            return sock.connect_ex((NAMED, self.port)) == 0
-
-    def say(self, *addresses: str) -> None:
-        """Let the name have these addresses from now on."""
-        lines = "".join(f"{address} {NAME}\n" for address in addresses)
-        self._hosts.write_text(lines, encoding="ascii")
-        if self.program.process.poll() is None:
-            self.program.process.send_signal(signal.SIGHUP)
+NAME = "pay.test"
 
 
 @pytest.fixture
-def names(tmp_path: Path) -> Iterator[NameServer]:
-    server = NameServer(tmp_path)
-    server.wait_until_ready()
+def names(tmp_path: Path) -> Iterator[Dnsmasq]:
+    server = Dnsmasq(tmp_path)
     yield server
     server.program.stop()
 
 
+def say(names: Dnsmasq, *addresses: str) -> None:
+    """Let the name have these addresses from now on."""
+    names.say({NAME: addresses})
+
+
 def config(port: int, server: int, **discovery: Any) -> dict[str, Any]:
     allowed = ["127.0.0.0/8", "::1/128"]
-    servers = [f"{NAMED}:{server}"]
+    servers = [f"{HOST}:{server}"]
     return discovering(
         kind="dns", name=NAME, port=port, servers=servers, max_ttl="1s", allowed_networks=allowed, **discovery
     )  # fmt: skip
 
 
-@contextmanager
-def traffic(sidecar: Ambassador) -> Iterator[bytearray]:
-    """Ask without a pause; give the last byte of every answer, which is who answered."""
-    answers = bytearray()
-    over = threading.Event()
-
-    def ask() -> None:
-        while not over.is_set():
-            answers.extend(exchange(sidecar.outbound, request(host="a"))[-1:])
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        yield answers
-    finally:
-        over.set()
-        asking.join(10)
-
-
-@contextmanager
-def ready(folder: Path, settings: dict[str, Any]) -> Iterator[Ambassador]:
-    with running_ambassador(settings, folder) as sidecar:
-        eventually(lambda: sidecar.get("/ready")[0] == 200, "ready")
-        yield sidecar
-
-
-def test_addresses_come_and_go_and_no_request_is_lost(tmp_path: Path, names: NameServer) -> None:
+def test_addresses_come_and_go_and_no_request_is_lost(tmp_path: Path, names: Dnsmasq) -> None:
     port = reserve_port()
     with app(b"1", "127.0.0.1", port), app(b"2", "127.0.0.2", port):
-        names.say("127.0.0.1")
+        say(names, "127.0.0.1")
         with ready(tmp_path, config(port, names.port)) as sidecar, traffic(sidecar) as answers:
             eventually(lambda: b"1" in answers, "the first")
-            names.say("127.0.0.1", "127.0.0.2")
+            say(names, "127.0.0.1", "127.0.0.2")
             eventually(lambda: b"2" in answers, "the second")
-            names.say("127.0.0.2")
+            say(names, "127.0.0.2")
             eventually(lambda: answers.endswith(b"2" * 50), "only the second")
         assert set(answers) == set(b"12")
 
 
-def test_a_name_server_that_is_down_takes_nothing_away(tmp_path: Path, names: NameServer) -> None:
+def test_a_name_server_that_is_down_takes_nothing_away(tmp_path: Path, names: Dnsmasq) -> None:
     """Killed and started again while traffic runs: no failed request."""
     port = reserve_port()
     with app(b"1", "127.0.0.1", port), app(b"2", "127.0.0.2", port):
-        names.say("127.0.0.1")
+        say(names, "127.0.0.1")
         with ready(tmp_path, config(port, names.port)) as sidecar, traffic(sidecar) as answers:
             names.program.kill()
             sidecar.wait_for_event("endpoints_kept", service="a")
             before = len(answers)
             eventually(lambda: len(answers) > before + 50, "traffic goes on")
-            names.say("127.0.0.2")
+            say(names, "127.0.0.2")
             names.program.restart()
             eventually(lambda: answers.endswith(b"2" * 50), "the second", patience_s=45)
         assert set(answers) == set(b"12")
 
 
-def test_a_name_that_is_gone_takes_nothing_away(tmp_path: Path, names: NameServer) -> None:
+def test_a_name_that_is_gone_takes_nothing_away(tmp_path: Path, names: Dnsmasq) -> None:
     """An empty zone by mistake is no reason to stop."""
     port = reserve_port()
     with app(b"1", "127.0.0.1", port):
-        names.say("127.0.0.1")
+        say(names, "127.0.0.1")
         with ready(tmp_path, config(port, names.port)) as sidecar:
-            names.say()
+            say(names)
             sidecar.wait_for_event("endpoints_kept", service="a", reason="dns_no_such_name")
 
-            assert exchange(sidecar.outbound, request(host="a"))[-1:] == b"1"
+            assert who_answers(sidecar) == b"1"
 
 
-def test_a_name_that_never_was_is_pending(tmp_path: Path, names: NameServer) -> None:
+def test_a_name_that_never_was_is_pending(tmp_path: Path, names: Dnsmasq) -> None:
     with running_ambassador(config(1, names.port), tmp_path) as sidecar:
         event = sidecar.wait_for_event("endpoints_kept", reason="dns_no_such_name")
         answer = exchange(sidecar.outbound, request(host="a"))
@@ -160,11 +98,11 @@ def test_a_name_that_never_was_is_pending(tmp_path: Path, names: NameServer) -> 
 
 @pytest.mark.parametrize(("family", "answers"), [("any", b"46"), ("ipv4", b"4"), ("ipv6", b"6")])
 def test_the_family_decides_which_records_count(
-    tmp_path: Path, names: NameServer, family: str, answers: bytes
+    tmp_path: Path, names: Dnsmasq, family: str, answers: bytes
 ) -> None:
     port = reserve_port()
     with app(b"4", "127.0.0.1", port), app(b"6", "::1", port):
-        names.say("127.0.0.1", "::1")
+        say(names, "127.0.0.1", "::1")
         with ready(tmp_path, config(port, names.port, family=family)) as sidecar:
             found = {exchange(sidecar.outbound, request(host="a"))[-1] for _ in range(60)}
 
@@ -175,7 +113,7 @@ def test_a_server_that_fails_for_one_family_hides_nothing_of_the_other(tmp_path:
     """Load balancers are known that answer AAAA with SERVFAIL (RFC 4074 §4.2)."""
     port, closing = reserve_port(), threading.Event()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind((NAMED, 0))
+        server.bind((HOST, 0))
         server.settimeout(0.1)
 
         def serve() -> None:
@@ -198,7 +136,7 @@ def test_a_server_that_fails_for_one_family_hides_nothing_of_the_other(tmp_path:
         thread.start()
         settings = config(port, server.getsockname()[1])
         with app(b"1", "127.0.0.1", port), ready(tmp_path, settings) as sidecar:
-            assert exchange(sidecar.outbound, request(host="a"))[-1:] == b"1"
+            assert who_answers(sidecar) == b"1"
             assert not [event for event in sidecar.events if event["event"] == "endpoints_kept"]
         closing.set()
         thread.join(10)

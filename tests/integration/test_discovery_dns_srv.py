@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.support.discovering import discovering
-from tests.support.naming import HOST, Dnsmasq, answering, ready, traffic, who_answers
+from tests.support.naming import HOST, Dnsmasq
 from tests.support.peers import exchange, request
 from tests.support.ports import reserve_port
 from tests.support.process import running_ambassador
+from tests.support.traffic import app, ready, traffic, who_answers
 from tests.support.waiting import eventually
 
 NAME = "_mtls._tcp.payments.test"
@@ -47,7 +48,7 @@ def test_targets_ports_and_addresses_change_and_no_request_is_lost(
     first, second = reserve_port(), reserve_port("127.0.0.2")
     names.say(BOTH)
     names.restart(record(ONE, first))
-    with answering(b"1", "127.0.0.1", first), answering(b"2", "127.0.0.2", second):
+    with app(b"1", "127.0.0.1", first), app(b"2", "127.0.0.2", second):
         with ready(tmp_path, config(names)) as sidecar, traffic(sidecar) as answers:
             eventually(lambda: b"1" in answers, "the first")
             names.restart(record(ONE, first), record(TWO, second))
@@ -63,7 +64,7 @@ def test_the_addresses_of_a_target_change_and_no_request_is_lost(
     port = reserve_port()
     names.say({ONE: ["127.0.0.1"]})
     names.restart(record(ONE, port))
-    with answering(b"1", "127.0.0.1", port), answering(b"2", "127.0.0.2", port):
+    with app(b"1", "127.0.0.1", port), app(b"2", "127.0.0.2", port):
         with ready(tmp_path, config(names)) as sidecar, traffic(sidecar) as answers:
             eventually(lambda: b"1" in answers, "the first")
             names.say({ONE: ["127.0.0.2"]})
@@ -75,7 +76,7 @@ def test_a_name_server_that_is_down_takes_nothing_away(tmp_path: Path, names: Dn
     port = reserve_port()
     names.say(BOTH)
     names.restart(record(ONE, port))
-    with answering(b"1", "127.0.0.1", port), answering(b"2", "127.0.0.2", port):
+    with app(b"1", "127.0.0.1", port), app(b"2", "127.0.0.2", port):
         with ready(tmp_path, config(names)) as sidecar, traffic(sidecar) as answers:
             names.program.kill()
             sidecar.wait_for_event("endpoints_kept", service="a")
@@ -92,8 +93,8 @@ def test_the_better_priority_gets_everything(tmp_path: Path, names: Dnsmasq) -> 
     names.say(BOTH)
     names.restart(record(ONE, port, priority=20), record(TWO, port, priority=10))
     with (
-        answering(b"1", "127.0.0.1", port),
-        answering(b"2", "127.0.0.2", port),
+        app(b"1", "127.0.0.1", port),
+        app(b"2", "127.0.0.2", port),
         ready(tmp_path, config(names)) as sidecar,
     ):
         found = {who_answers(sidecar) for _ in range(40)}
@@ -107,8 +108,8 @@ def test_weights_share_out_the_requests(tmp_path: Path, names: Dnsmasq) -> None:
     names.say(BOTH)
     names.restart(record(ONE, port, weight=0), record(TWO, port, weight=1000))
     with (
-        answering(b"1", "127.0.0.1", port),
-        answering(b"2", "127.0.0.2", port),
+        app(b"1", "127.0.0.1", port),
+        app(b"2", "127.0.0.2", port),
         ready(tmp_path, config(names)) as sidecar,
     ):
         found = [who_answers(sidecar) for _ in range(40)]
@@ -136,7 +137,7 @@ def test_a_service_that_is_decidedly_not_available_is_believed_on_request(
     names.say(BOTH)
     names.restart(record(ONE, port))
     settings = config(names, on_empty=on_empty)
-    with answering(b"1", "127.0.0.1", port), ready(tmp_path, settings) as sidecar:
+    with app(b"1", "127.0.0.1", port), ready(tmp_path, settings) as sidecar:
         names.restart(NAME)
         if on_empty == "keep":
             sidecar.wait_for_event("endpoints_kept", reason="empty")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,10 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.discovering import discovering
 from tests.support.fake_kubernetes import FakeKubernetes
-from tests.support.peers import App, exchange, request, response
+from tests.support.peers import exchange, request
 from tests.support.ports import reserve_port
 from tests.support.process import Ambassador, running_ambassador
+from tests.support.traffic import app, traffic
 from tests.support.waiting import eventually
 
 
@@ -25,10 +25,6 @@ def server(tmp_path: Path, authority: Authority) -> Iterator[FakeKubernetes]:
         running.grant("reader", "get", "list", "watch")
         running.use_token("reader")
         yield running
-
-
-def app(name: bytes, host: str, port: int) -> App:
-    return App(lambda _: response(name), host=host, port=port)
 
 
 @contextmanager
@@ -50,25 +46,6 @@ def running(folder: Path, server: FakeKubernetes, **more: Any) -> Iterator[Ambas
 
 def wait_until_ready(sidecar: Ambassador) -> None:
     eventually(lambda: sidecar.get("/ready")[0] == 200, "ready")
-
-
-@contextmanager
-def traffic(sidecar: Ambassador) -> Iterator[bytearray]:
-    """Ask without a pause; give the last byte of every answer, which is who answered."""
-    answers = bytearray()
-    over = threading.Event()
-
-    def ask() -> None:
-        while not over.is_set():
-            answers.extend(exchange(sidecar.outbound, request(host="a"))[-1:])
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        yield answers
-    finally:
-        over.set()
-        asking.join(10)
 
 
 def test_endpoints_come_and_go_and_no_request_is_lost(

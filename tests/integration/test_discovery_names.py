@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.support.discovering import discovering
-from tests.support.naming import HOST, Dnsmasq, answering, ready, traffic
+from tests.support.naming import HOST, Dnsmasq
 from tests.support.ports import reserve_port
 from tests.support.process import running_ambassador
 from tests.support.sabotage import sabotage
+from tests.support.traffic import app, ready, traffic
 from tests.support.waiting import eventually
 
 ONE, TWO = "one.payments.test", "two.payments.test"
@@ -46,7 +47,7 @@ def test_the_addresses_of_a_name_come_and_go_and_no_request_is_lost(
 ) -> None:
     port = reserve_port()
     names.say({ONE: ["127.0.0.1"]})
-    with answering(b"1", "127.0.0.1", port), answering(b"2", "127.0.0.2", port):
+    with app(b"1", "127.0.0.1", port), app(b"2", "127.0.0.2", port):
         with ready(tmp_path, config(f"{ONE}:{port}")) as sidecar, traffic(sidecar) as answers:
             eventually(lambda: b"1" in answers, "the first")
             names.say({ONE: ["127.0.0.1", "127.0.0.2"]})
@@ -65,9 +66,9 @@ def test_names_and_addresses_stand_side_by_side_in_both_families(
     entries = f"127.0.0.3:{port}", {"address": f"one:{port}", "weight": 2}
     apps = (b"4", "127.0.0.1"), (b"6", "::1"), (b"3", "127.0.0.3")
     with (
-        answering(*apps[0], port),
-        answering(*apps[1], port),
-        answering(*apps[2], port),
+        app(*apps[0], port),
+        app(*apps[1], port),
+        app(*apps[2], port),
         ready(tmp_path, config(*entries)) as sidecar,
         traffic(sidecar) as answers,
     ):
@@ -78,7 +79,7 @@ def test_a_name_server_that_is_down_takes_nothing_away(tmp_path: Path, names: Dn
     """Killed and started again while traffic runs: no failed request."""
     port = reserve_port()
     names.say({ONE: ["127.0.0.1"]})
-    with answering(b"1", "127.0.0.1", port), answering(b"2", "127.0.0.2", port):
+    with app(b"1", "127.0.0.1", port), app(b"2", "127.0.0.2", port):
         with ready(tmp_path, config(f"{ONE}:{port}")) as sidecar, traffic(sidecar) as answers:
             names.program.kill()
             sidecar.wait_for_event("endpoints_kept", service="a")
@@ -94,7 +95,7 @@ def test_a_name_that_is_unknown_leaves_the_others_in_peace(tmp_path: Path, names
     port = reserve_port()
     names.say({ONE: ["127.0.0.1"]})
     entries = f"{ONE}:{port}", f"{TWO}:{port}"
-    with answering(b"1", "127.0.0.1", port), answering(b"2", "127.0.0.2", port):
+    with app(b"1", "127.0.0.1", port), app(b"2", "127.0.0.2", port):
         with ready(tmp_path, config(*entries)) as sidecar, traffic(sidecar) as answers:
             eventually(lambda: len(answers) > 50, "the first")
             names.say({ONE: ["127.0.0.1"], TWO: ["127.0.0.2"]})
@@ -107,7 +108,7 @@ def test_addresses_are_served_though_the_name_beside_them_is_unknown(
 ) -> None:
     port = reserve_port()
     settings = config(f"127.0.0.1:{port}", f"{TWO}:{port}")
-    with answering(b"1", "127.0.0.1", port), ready(tmp_path, settings) as sidecar:
+    with app(b"1", "127.0.0.1", port), ready(tmp_path, settings) as sidecar:
         event = sidecar.wait_for_event("endpoints_kept", service="a", reason="dns_no_such_name")
         with traffic(sidecar) as answers:
             eventually(lambda: len(answers) > 50, "the first")

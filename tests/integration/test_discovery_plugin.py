@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.discovering import discovering
-from tests.support.naming import answering, ready, traffic, who_answers
 from tests.support.ports import reserve_port
 from tests.support.process import running_ambassador
+from tests.support.traffic import app, ready, traffic, who_answers
 from tests.support.waiting import eventually
 
 _MODULE = '''
@@ -73,7 +73,7 @@ def test_a_kind_of_another_distribution_finds_endpoints(tmp_path: Path, folder: 
     port = reserve_port()
     (folder / "127.0.0.1").touch()
     settings = discovering(kind="folder", folder=str(folder), port=port, allowed_networks=ALLOWED)
-    with answering(b"1", "127.0.0.1", port), answering(b"2", "127.0.0.2", port):
+    with app(b"1", "127.0.0.1", port), app(b"2", "127.0.0.2", port):
         with ready(tmp_path, settings) as sidecar, traffic(sidecar) as answers:
             eventually(lambda: b"1" in answers, "the first")
             (folder / "127.0.0.2").touch()
@@ -88,8 +88,8 @@ def test_its_bug_takes_no_endpoint_away_and_is_named(tmp_path: Path, folder: Pat
     (folder / "127.0.0.1").touch()
     settings = discovering(kind="folder", folder=str(folder), port=port, allowed_networks=ALLOWED)
     with (
-        answering(b"1", "127.0.0.1", port),
-        answering(b"2", "127.0.0.2", port),
+        app(b"1", "127.0.0.1", port),
+        app(b"2", "127.0.0.2", port),
         ready(tmp_path, settings) as sidecar,
     ):
         (folder / "bug").touch()

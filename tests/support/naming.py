@@ -1,25 +1,19 @@
-"""A dnsmasq with records that change, and traffic that hears of it."""
+"""A dnsmasq with records that change."""
 
 from __future__ import annotations
 
 import getpass
 import signal
 import socket
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tests.support.foreign import Program
-from tests.support.peers import App, exchange, request
 from tests.support.ports import reserve_port
-from tests.support.process import Ambassador, running_ambassador
 from tests.support.programs import require_program
 from tests.support.waiting import eventually
 
 HOST = "127.0.0.9"  # whose UDP port is free: `reserve_port` holds that of 127.0.0.1
-_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
 
 
 class Dnsmasq:
@@ -61,40 +55,3 @@ class Dnsmasq:
         self.program.kill()
         self.program.restart()
         self.wait_until_ready()
-
-
-def answering(name: bytes, host: str, port: int) -> App:
-    """Give an application whose answers end with its name, one letter."""
-    return App(lambda _: _OK + name, host=host, port=port)
-
-
-def who_answers(sidecar: Ambassador) -> bytes:
-    """Ask once."""
-    return exchange(sidecar.outbound, request(host="a"))[-1:]
-
-
-@contextmanager
-def traffic(sidecar: Ambassador) -> Iterator[bytearray]:
-    """Ask without a pause; give the last byte of every answer, which is who answered."""
-    answers = bytearray()
-    over = threading.Event()
-
-    def ask() -> None:
-        while not over.is_set():
-            answers.extend(who_answers(sidecar) or b"!")
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        yield answers
-    finally:
-        over.set()
-        asking.join(10)
-
-
-@contextmanager
-def ready(folder: Path, settings: dict[str, Any]) -> Iterator[Ambassador]:
-    """Run a sidecar that knows its endpoints."""
-    with running_ambassador(settings, folder) as sidecar:
-        eventually(lambda: sidecar.get("/ready")[0] == 200, "ready")
-        yield sidecar

@@ -15,9 +15,14 @@ from tests.support.waiting import eventually
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
 
 
-def app(name: bytes) -> App:
-    """Give an application that answers with one byte."""
-    return App(lambda _: _OK + name)
+def app(name: bytes, host: str = "127.0.0.1", port: int = 0) -> App:
+    """Give an application that answers with its name, one byte."""
+    return App(lambda _: _OK + name, host=host, port=port)
+
+
+def who_answers(sidecar: Ambassador) -> bytes:
+    """Ask for service `a` once; empty when nothing came."""
+    return exchange(sidecar.outbound, request(host="a"))[-1:]
 
 
 @contextmanager
@@ -36,7 +41,7 @@ def traffic(sidecar: Ambassador) -> Iterator[bytearray]:
 
     def ask() -> None:
         while not over.is_set():
-            answers.extend(exchange(sidecar.outbound, request(host="a"))[-1:] or b"!")
+            answers.extend(who_answers(sidecar) or b"!")
 
     asking = threading.Thread(target=ask)
     asking.start()
